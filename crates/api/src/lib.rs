@@ -1,0 +1,1 @@
+//! Mainstay's own API kinds, their CRDs and condition reasons.

@@ -1,0 +1,1 @@
+//! The cluster autoscaler: estimator, simulator, expanders and cloud providers.

@@ -1,0 +1,1 @@
+//! Cluster API kinds, wire-compatible.

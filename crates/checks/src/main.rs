@@ -1,0 +1,2 @@
+//! End-to-end tests, benchmarks and the oracle runner.
+fn main() {}

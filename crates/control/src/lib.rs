@@ -1,0 +1,1 @@
+//! Controller glue over kube-rs: shared projections, plan/apply runner, leader election, metrics.

@@ -1,0 +1,1 @@
+//! Web pages over the API: server-rendered, live by server-sent events.

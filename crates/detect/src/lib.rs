@@ -1,0 +1,1 @@
+//! Node problem detection: log monitors, custom plugins, health checks, conditions and events.

@@ -1,0 +1,1 @@
+//! Inventory, clusters, pools and rollouts.

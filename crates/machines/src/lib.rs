@@ -1,0 +1,1 @@
+//! Cluster API rules: Machine, MachineSet, MachineDeployment, health checks, control-plane members.

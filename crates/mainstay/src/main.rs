@@ -1,0 +1,2 @@
+//! The mainstay binary: arguments, configuration files, wiring.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The node agent: pods, cgroups, eviction, images, logs, volumes.

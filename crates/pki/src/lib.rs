@@ -1,0 +1,1 @@
+//! Certificate authorities, leaf certificates, CSR signing and kubeconfigs.

@@ -1,0 +1,1 @@
+//! Pure placement: cluster snapshot, filters, scores, preemption, bin-packing, drain, disruption budgets.

@@ -1,0 +1,1 @@
+//! Pure policy decisions: RBAC, pod security, limit ranges, quota arithmetic, toleration restriction.

@@ -1,0 +1,1 @@
+//! Fault containment, the repair ladder, tickets and evidence.

@@ -1,0 +1,1 @@
+//! The scheduler: queue, extenders, binding; decisions come from placement.

@@ -1,0 +1,1 @@
+//! Endpoints, ClusterIP, DNS and network policy: pure compilation to nftables.

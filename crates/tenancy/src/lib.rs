@@ -1,0 +1,1 @@
+//! Tenants, ownership, quota and isolation: implements the API server's hooks.

@@ -1,0 +1,1 @@
+//! In-memory control plane, fake clock, builders and fault injection for tests.

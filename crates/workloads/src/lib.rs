@@ -1,0 +1,1 @@
+//! Built-in controllers: the kube-controller-manager role.
