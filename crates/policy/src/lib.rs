@@ -1,1 +1,9 @@
 //! Pure policy decisions: RBAC, pod security, limit ranges, quota arithmetic, toleration restriction.
+//!
+//! Every function takes plain data (JSON values or small structs) and answers at once; nothing here reads a
+//! clock, the environment or the network. The API server, the tenancy rules and the simulator call the same
+//! functions.
+
+pub mod bootstrap;
+pub mod oracle;
+pub mod rbac;
