@@ -6,4 +6,5 @@
 
 pub mod bootstrap;
 pub mod oracle;
+pub mod podsecurity;
 pub mod rbac;

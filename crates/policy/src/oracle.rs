@@ -132,3 +132,30 @@ pub fn run_covers(table: &Value) -> Outcome {
     }
     outcome
 }
+
+/// Runs `pod-security.json`: one check for every pod, level and version.
+pub fn run_pod_security(table: &Value) -> Outcome {
+    use crate::podsecurity::{Level, Standard, Version, failed_checks};
+    let mut outcome = Outcome::default();
+    for row in rows(table, "cases") {
+        for (key, verdict) in row["verdicts"].as_object().into_iter().flatten() {
+            let standard = key.split_once('/').and_then(|(level, version)| {
+                let (level, version) = (Level::parse(level).ok()?, Version::parse(version).ok()?);
+                Some(Standard { level, version })
+            });
+            let Some(standard) = standard else {
+                outcome
+                    .failed
+                    .push(format!("{} {key}: no such level or version", id(row)));
+                continue;
+            };
+            let failed = failed_checks(standard, &row["pod"]["metadata"], &row["pod"]["spec"]);
+            let mut got = json!({"allowed": failed.is_empty()});
+            if !failed.is_empty() {
+                got["failed_checks"] = json!(failed);
+            }
+            outcome.check(&format!("{} {key}", id(row)), &got, verdict);
+        }
+    }
+    outcome
+}
