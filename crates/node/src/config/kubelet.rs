@@ -1,0 +1,477 @@
+//! `KubeletConfiguration` (kubelet.config.k8s.io/v1beta1): the fields this agent honours, with the kubelet's defaults.
+//!
+//! Field names and defaults: <https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/>.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ConfigError, duration, read};
+
+/// Fields that the kubelet knows and that change nothing here; naming them is no mistake.
+const WITHOUT_EFFECT: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "syncFrequency",
+    "eventBurst",
+    "eventRecordQPS",
+    "volumeStatsAggPeriod",
+    "kubeAPIQPS",
+    "kubeAPIBurst",
+    "kubeAPIContentType",
+    "contentType",
+    "runtimeRequestTimeout",
+    "cpuManagerReconcilePeriod",
+    "featureGates",
+    "logging",
+    "tracing",
+    "enableServer",
+    "enableDebuggingHandlers",
+    "enableContentionProfiling",
+    "enableProfilingHandler",
+    "enableDebugFlagsHandler",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
+    "registryPullQPS",
+    "registryBurst",
+    "maxOpenFiles",
+    "hairpinMode",
+    "configMapAndSecretChangeDetectionStrategy",
+    "enableControllerAttachDetach",
+    "makeIPTablesUtilChains",
+    "iptablesMasqueradeBit",
+    "iptablesDropBit",
+    "showHiddenMetricsForVersion",
+    "flushFrequency",
+    "runOnce",
+    "healthzBindAddress",
+    "streamingConnectionIdleTimeout",
+    "localStorageCapacityIsolation",
+    "kernelMemcgNotification",
+    "serializeImagePulls",
+    "maxParallelImagePulls",
+    "imageServiceEndpoint",
+    "volumePluginDir",
+    "kubeletCgroups",
+    "systemCgroups",
+    "oomScoreAdj",
+    "containerLogMaxWorkers",
+    "tlsCipherSuites",
+    "tlsMinVersion",
+    "nodeStatusMaxImages",
+    "imageMaximumGCAge",
+    "failCgroupV1",
+    "memoryThrottlingFactor",
+    "shutdownGracePeriodByPodPriority",
+    "readOnlyPort",
+];
+
+macro_rules! kubelet_configuration {
+    ($($(#[$attr:meta])* $name:ident: $type:ty = $default:expr;)*) => {
+        /// The honoured part of a `KubeletConfiguration`.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        pub struct KubeletConfiguration {
+            $($(#[$attr])* pub $name: $type,)*
+            /// Everything else in the file.
+            #[serde(flatten)]
+            pub rest: BTreeMap<String, Value>,
+        }
+        impl Default for KubeletConfiguration {
+            fn default() -> Self {
+                KubeletConfiguration { $($name: $default,)* rest: BTreeMap::new() }
+            }
+        }
+    };
+}
+
+kubelet_configuration! {
+    /// Folder with static pod manifests; empty: none.
+    static_pod_path: String = String::new();
+    /// How often that folder is read.
+    #[serde(with = "duration")]
+    file_check_frequency: Duration = Duration::from_secs(20);
+    /// Address of the serving API.
+    address: String = "0.0.0.0".to_owned();
+    /// Port of the serving API; 0: any free one.
+    port: u16 = 10250;
+    /// Port of the plain health endpoint on loopback; 0: none.
+    healthz_port: u16 = 10248;
+    /// Serving certificate (PEM file); empty: made by the agent.
+    tls_cert_file: String = String::new();
+    /// Its key (PEM file).
+    tls_private_key_file: String = String::new();
+    /// Whether the client certificate is renewed before it expires.
+    rotate_certificates: bool = true;
+    /// Whether the serving certificate is requested from the cluster.
+    #[serde(rename = "serverTLSBootstrap")]
+    server_tls_bootstrap: bool = false;
+    /// Who may speak to the serving API.
+    authentication: Authentication = Authentication::default();
+    /// What they may do there.
+    authorization: Authorization = Authorization::default();
+    /// Domain of cluster names.
+    cluster_domain: String = String::new();
+    /// Addresses of the cluster's DNS.
+    #[serde(rename = "clusterDNS")]
+    cluster_dns: Vec<String> = Vec::new();
+    /// How often the status is looked at.
+    #[serde(with = "duration")]
+    node_status_update_frequency: Duration = Duration::from_secs(10);
+    /// How often an unchanged status is written all the same; zero (the default here): never, the Lease suffices.
+    #[serde(with = "duration")]
+    node_status_report_frequency: Duration = Duration::ZERO;
+    /// Life of the node's Lease; renewed four times as often.
+    node_lease_duration_seconds: i32 = 40;
+    /// Unused images younger than this stay.
+    #[serde(with = "duration", rename = "imageMinimumGCAge")]
+    image_minimum_gc_age: Duration = Duration::from_secs(120);
+    /// Disk usage (percent) that starts image garbage collection.
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    image_gc_high_threshold_percent: u64 = 85;
+    /// Disk usage (percent) at which it stops.
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    image_gc_low_threshold_percent: u64 = 80;
+    /// Parent of `kubepods`.
+    cgroup_root: String = String::new();
+    /// Whether the QoS cgroup tree is kept.
+    #[serde(rename = "cgroupsPerQOS")]
+    cgroups_per_qos: bool = true;
+    /// `cgroupfs` or `systemd`: must equal the runtime's.
+    cgroup_driver: String = "cgroupfs".to_owned();
+    /// `none` or `static`.
+    cpu_manager_policy: String = "none".to_owned();
+    /// `none`, `best-effort`, `restricted` or `single-numa-node`.
+    topology_manager_policy: String = "none".to_owned();
+    /// Only `None` is possible.
+    memory_manager_policy: String = "None".to_owned();
+    /// Cores withheld from pods under the static policy.
+    #[serde(rename = "reservedSystemCPUs")]
+    reserved_system_cpus: String = String::new();
+    /// Most pods of the node.
+    max_pods: i64 = 110;
+    /// Most pods per core; 0: no such limit.
+    pods_per_core: i64 = 0;
+    /// Most processes of a pod; -1: no limit.
+    pod_pids_limit: i64 = -1;
+    /// Pod network used where no Node.spec.podCIDR is given.
+    #[serde(rename = "podCIDR")]
+    pod_cidr: String = String::new();
+    /// The node's resolver configuration.
+    resolv_conf: String = "/etc/resolv.conf".to_owned();
+    /// Whether CPU limits are enforced by quota.
+    #[serde(rename = "cpuCFSQuota")]
+    cpu_cfs_quota: bool = true;
+    /// Period of that quota.
+    #[serde(with = "duration", rename = "cpuCFSQuotaPeriod")]
+    cpu_cfs_quota_period: Duration = Duration::from_millis(100);
+    /// Hard eviction thresholds, signal to quantity or percentage.
+    eviction_hard: Option<BTreeMap<String, String>> = None;
+    /// Soft eviction thresholds.
+    eviction_soft: BTreeMap<String, String> = BTreeMap::new();
+    /// How long each soft threshold must have been crossed.
+    eviction_soft_grace_period: BTreeMap<String, String> = BTreeMap::new();
+    /// How much to win back once evicting.
+    eviction_minimum_reclaim: BTreeMap<String, String> = BTreeMap::new();
+    /// How long a pressure condition stays after the pressure.
+    #[serde(with = "duration")]
+    eviction_pressure_transition_period: Duration = Duration::from_secs(300);
+    /// Longest grace (seconds) of a soft eviction.
+    eviction_max_pod_grace_period: i64 = 0;
+    /// Whether default thresholds fill up `evictionHard`.
+    merge_default_eviction_settings: bool = false;
+    /// Whether foreign kernel settings are an error.
+    protect_kernel_defaults: bool = false;
+    /// Whether swap on the node is an error.
+    fail_swap_on: bool = true;
+    /// Swap configuration: only the default is possible.
+    memory_swap: Value = Value::Null;
+    /// Size at which a container's log is rotated.
+    container_log_max_size: String = "10Mi".to_owned();
+    /// Files kept per container.
+    container_log_max_files: usize = 5;
+    /// How often logs are looked at.
+    #[serde(with = "duration")]
+    container_log_monitor_interval: Duration = Duration::from_secs(10);
+    /// Withheld from pods for the system.
+    system_reserved: BTreeMap<String, String> = BTreeMap::new();
+    /// Withheld from pods for the node's own daemons.
+    kube_reserved: BTreeMap<String, String> = BTreeMap::new();
+    /// Cgroup in which `systemReserved` is enforced.
+    system_reserved_cgroup: String = String::new();
+    /// Cgroup in which `kubeReserved` is enforced.
+    kube_reserved_cgroup: String = String::new();
+    /// Which of the reservations are enforced.
+    enforce_node_allocatable: Vec<String> = vec!["pods".to_owned()];
+    /// Sysctls beyond the safe ones that pods may set; `prefix.*` allowed.
+    allowed_unsafe_sysctls: Vec<String> = Vec::new();
+    /// Time from a shutdown signal to the end of pods; zero: no graceful shutdown.
+    #[serde(with = "duration")]
+    shutdown_grace_period: Duration = Duration::ZERO;
+    /// The part of it for critical pods.
+    #[serde(with = "duration")]
+    shutdown_grace_period_critical_pods: Duration = Duration::ZERO;
+    /// Restart back-off.
+    crash_loop_back_off: CrashLoopBackOff = CrashLoopBackOff::default();
+    /// Taints of a new Node object.
+    register_with_taints: Vec<Taint> = Vec::new();
+    /// Whether the Node object is made by the agent.
+    register_node: bool = true;
+    /// Whether pods without a seccomp profile get the runtime's default.
+    seccomp_default: bool = false;
+    /// The runtime's socket.
+    container_runtime_endpoint: String = "unix:///run/containerd/containerd.sock".to_owned();
+    /// Root of pod logs.
+    pod_logs_dir: String = "/var/log/pods".to_owned();
+    /// `providerID` of a new Node object.
+    #[serde(rename = "providerID")]
+    provider_id: String = String::new();
+    /// Whether one OOM kill takes the whole container.
+    #[serde(rename = "singleProcessOOMKill")]
+    single_process_oom_kill: Option<bool> = None;
+    /// User namespaces: only the default is possible.
+    user_namespaces: Value = Value::Null;
+}
+
+/// Who may speak to the serving API.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authentication {
+    /// Client certificates.
+    pub x509: X509,
+    /// Bearer tokens by TokenReview.
+    pub webhook: Webhook,
+    /// Requests without credentials.
+    pub anonymous: Enabled,
+}
+
+/// Client certificates of the serving API.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct X509 {
+    /// PEM file; empty: the cluster's own authority from the join file.
+    #[serde(rename = "clientCAFile")]
+    pub client_ca_file: String,
+}
+
+/// TokenReview for the serving API.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Webhook {
+    /// Whether tokens are accepted.
+    pub enabled: bool,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Webhook { enabled: true }
+    }
+}
+
+/// A switch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Enabled {
+    /// Whether it is on.
+    pub enabled: bool,
+}
+
+/// How requests to the serving API are authorized.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Authorization {
+    /// `Webhook` (SubjectAccessReview) or `AlwaysAllow`.
+    pub mode: String,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        Authorization {
+            mode: "Webhook".to_owned(),
+        }
+    }
+}
+
+/// Restart back-off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CrashLoopBackOff {
+    /// The longest wait between restarts, 1 s to 300 s.
+    #[serde(with = "duration")]
+    pub max_container_restart_period: Duration,
+}
+
+impl Default for CrashLoopBackOff {
+    fn default() -> Self {
+        CrashLoopBackOff {
+            max_container_restart_period: Duration::from_secs(300),
+        }
+    }
+}
+
+impl KubeletConfiguration {
+    /// Reads a file (JSON or YAML); the second value holds warnings to print.
+    ///
+    /// # Errors
+    /// See [`Self::from_value`].
+    pub fn load(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+        Self::parse(&read(path)?)
+    }
+
+    /// Parses a document (JSON or YAML); the second value holds warnings to print.
+    ///
+    /// # Errors
+    /// See [`Self::from_value`].
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), ConfigError> {
+        let value: Value = serde_yaml_ng::from_str(text).map_err(parse_error)?;
+        Self::from_value(value)
+    }
+
+    /// Takes a parsed document; the second value holds warnings to print.
+    ///
+    /// # Errors
+    /// When a field has the wrong type or asks for a feature that is refused.
+    pub fn from_value(value: Value) -> Result<(Self, Vec<String>), ConfigError> {
+        let mut config: Self = serde_json::from_value(value).map_err(|error| {
+            use serde::de::Error;
+            parse_error(serde_yaml_ng::Error::custom(error))
+        })?;
+        config.refuse_unbuilt()?;
+        let unknown = config
+            .rest
+            .keys()
+            .filter(|k| !WITHOUT_EFFECT.contains(&k.as_str()));
+        let warnings = unknown
+            .map(|key| format!("KubeletConfiguration: unknown field {key:?} is ignored"))
+            .collect();
+        config.rest.clear();
+        Ok((config, warnings))
+    }
+
+    fn refuse_unbuilt(&self) -> Result<(), ConfigError> {
+        let swap = self.memory_swap.get("swapBehavior").and_then(Value::as_str);
+        let checks = [
+            (
+                swap.is_some_and(|s| !s.is_empty() && s != "NoSwap"),
+                "memorySwap.swapBehavior",
+                "swap is not supported; leave it out or use NoSwap",
+            ),
+            (
+                self.memory_manager_policy != "None",
+                "memoryManagerPolicy",
+                "the memory manager is not supported; use None",
+            ),
+            (
+                !self.user_namespaces.is_null(),
+                "userNamespaces",
+                "user namespaces are not supported; leave it out",
+            ),
+            (
+                !matches!(self.cgroup_driver.as_str(), "cgroupfs" | "systemd"),
+                "cgroupDriver",
+                "must be cgroupfs or systemd",
+            ),
+            (
+                !matches!(self.authorization.mode.as_str(), "Webhook" | "AlwaysAllow"),
+                "authorization.mode",
+                "must be Webhook or AlwaysAllow",
+            ),
+            (
+                self.image_gc_low_threshold_percent >= self.image_gc_high_threshold_percent,
+                "imageGCLowThresholdPercent",
+                "must be lower than imageGCHighThresholdPercent",
+            ),
+            (
+                self.container_log_max_files < 2,
+                "containerLogMaxFiles",
+                "must be at least 2",
+            ),
+        ];
+        match checks.into_iter().find(|(wrong, ..)| *wrong) {
+            Some((_, field, why)) => Err(ConfigError::Refused {
+                field: field.to_owned(),
+                why: why.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The hard thresholds in force: the given ones, else (or also, when merged) the kubelet's defaults.
+    pub fn hard_thresholds(&self) -> BTreeMap<String, String> {
+        let defaults = [
+            ("memory.available", "100Mi"),
+            ("nodefs.available", "10%"),
+            ("nodefs.inodesFree", "5%"),
+            ("imagefs.available", "15%"),
+            ("imagefs.inodesFree", "5%"),
+        ];
+        let defaults = defaults.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        match &self.eviction_hard {
+            None => defaults.into(),
+            Some(given) if self.merge_default_eviction_settings => {
+                defaults.into_iter().chain(given.clone()).collect()
+            }
+            Some(given) => given.clone(),
+        }
+    }
+}
+
+fn parse_error(source: serde_yaml_ng::Error) -> ConfigError {
+    ConfigError::Parse {
+        what: "KubeletConfiguration".to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_named_and_known_ones_without_effect_are_not() {
+        let text = "kind: KubeletConfiguration\nsyncFrequency: 1m\nmaxPods: 50\nmaxPodz: 3\nclusterDNS: [10.96.0.10]";
+        let (config, warnings) = KubeletConfiguration::parse(text).expect("valid");
+        assert_eq!((config.max_pods, config.cluster_dns.len()), (50, 1));
+        assert_eq!(
+            warnings,
+            [r#"KubeletConfiguration: unknown field "maxPodz" is ignored"#]
+        );
+    }
+
+    #[test]
+    fn refused_features_say_what_is_possible() {
+        let texts = [
+            "memorySwap: {swapBehavior: LimitedSwap}",
+            "memoryManagerPolicy: Static",
+            "containerLogMaxFiles: 1",
+        ];
+        let said: Vec<String> = texts
+            .iter()
+            .map(|t| KubeletConfiguration::parse(t).expect_err("refused").to_string())
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "memorySwap.swapBehavior: swap is not supported; leave it out or use NoSwap",
+                "memoryManagerPolicy: the memory manager is not supported; use None",
+                "containerLogMaxFiles: must be at least 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn any_given_hard_threshold_drops_the_defaults_unless_merged() {
+        let (plain, _) = KubeletConfiguration::parse("evictionHard: {memory.available: 1Gi}").expect("valid");
+        assert_eq!(plain.hard_thresholds().len(), 1);
+        let (merged, _) = KubeletConfiguration::parse(
+            "evictionHard: {memory.available: 1Gi}\nmergeDefaultEvictionSettings: true",
+        )
+        .expect("valid");
+        assert_eq!(merged.hard_thresholds()["memory.available"], "1Gi");
+        assert_eq!(merged.hard_thresholds().len(), 5);
+    }
+}

@@ -1,0 +1,392 @@
+//! The node's certificate: asked for with the bootstrap token, kept in a file, renewed before it expires.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use kube::api::{Api, ObjectMeta, PostParams};
+use mainstay_base::clock::SharedClock;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::api::{ApiError, ApiSlot, Credentials, connect};
+use crate::config::NodeConfig;
+
+/// The signer of nodes' client certificates.
+const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// How long to wait between looks at the request.
+const POLL: Duration = Duration::from_millis(500);
+/// How long to wait after a failed attempt to join.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Why the node has no certificate (yet).
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be used.
+    #[error("failed to use {path}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Making the key or the request failed.
+    #[error("failed to make a certificate request")]
+    Request(#[from] rcgen::Error),
+    /// The API server refused a call.
+    #[error("failed to {action}")]
+    Api {
+        /// What was tried.
+        action: &'static str,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No client could be made.
+    #[error(transparent)]
+    Client(#[from] ApiError),
+    /// Somebody denied the request.
+    #[error("the certificate request {name} was denied: {why}")]
+    Denied {
+        /// The request's name.
+        name: String,
+        /// Reason and message of the condition.
+        why: String,
+    },
+    /// The API server issued something that is no certificate.
+    #[error("the issued certificate cannot be read: {why}")]
+    Unreadable {
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Where the certificate is kept.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// A certificate with its key and the times that matter.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// PEM chain.
+    pub certificate: String,
+    /// PEM key.
+    pub key: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+}
+
+impl Held {
+    fn credentials(&self) -> Credentials {
+        Credentials::Certificate {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// When to ask for the next one: after four fifths of its life.
+    pub fn renew_at(&self) -> Timestamp {
+        let life = self.not_after.as_second() - self.not_before.as_second();
+        Timestamp::from_second(self.not_before.as_second() + life * 4 / 5).unwrap_or(self.not_after)
+    }
+}
+
+impl Store {
+    /// A store in `dir` (made when missing).
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Store { dir: dir.into() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("kubelet-client-current.pem")
+    }
+
+    fn pending_key(&self) -> PathBuf {
+        self.dir.join("kubelet-client.key.tmp")
+    }
+
+    /// The kept certificate, if it is for this very node and incarnation and still valid.
+    pub fn load(&self, join: &NodeConfig, now: Timestamp) -> Option<Held> {
+        let text = std::fs::read_to_string(self.file()).ok()?;
+        let split = text.find("-----BEGIN PRIVATE KEY")?;
+        let (certificate, key) = text.split_at(split);
+        let held = describe(certificate, key).ok()?;
+        let fits = names(certificate, join) && held.not_after > now;
+        fits.then_some(held)
+    }
+
+    fn save(&self, held: &Held) -> Result<(), IdentityError> {
+        write_private(&self.file(), &format!("{}{}", held.certificate, held.key))?;
+        let _ = std::fs::remove_file(self.pending_key());
+        Ok(())
+    }
+
+    /// The key of a request under way: kept so that a restart asks again with the same one.
+    fn key(&self) -> Result<KeyPair, IdentityError> {
+        if let Ok(text) = std::fs::read_to_string(self.pending_key())
+            && let Ok(key) = KeyPair::from_pem(&text)
+        {
+            return Ok(key);
+        }
+        let key = KeyPair::generate()?;
+        write_private(&self.pending_key(), &key.serialize_pem())?;
+        Ok(key)
+    }
+}
+
+/// Writes a file only its owner may read, in one step.
+pub fn write_private(path: &Path, text: &str) -> Result<(), IdentityError> {
+    let temporary = path.with_extension("new");
+    let write = || {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|source| IdentityError::File {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn describe(certificate: &str, key: &str) -> Result<Held, IdentityError> {
+    let unreadable = |why: &str| IdentityError::Unreadable { why: why.to_owned() };
+    let der = crate::api::bundle(certificate);
+    let first = der.first().ok_or_else(|| unreadable("no PEM block"))?;
+    let (_, parsed) = X509Certificate::from_der(first).map_err(|e| unreadable(&e.to_string()))?;
+    let time = |t: x509_parser::time::ASN1Time| {
+        Timestamp::from_second(t.timestamp()).map_err(|e| unreadable(&e.to_string()))
+    };
+    Ok(Held {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        not_before: time(parsed.validity().not_before)?,
+        not_after: time(parsed.validity().not_after)?,
+    })
+}
+
+/// Whether a certificate names this node and, where the join file has one, this incarnation.
+fn names(certificate: &str, join: &NodeConfig) -> bool {
+    let der = crate::api::bundle(certificate);
+    let Some((_, parsed)) = der.first().and_then(|d| X509Certificate::from_der(d).ok()) else {
+        return false;
+    };
+    let wanted = format!("system:node:{}", join.node_name);
+    let named = parsed
+        .subject()
+        .iter_common_name()
+        .any(|cn| cn.as_str() == Ok(wanted.as_str()));
+    let Some(uri) = join.identity_uri() else {
+        return named;
+    };
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let mut uris = alternative
+        .iter()
+        .flat_map(|s| &s.value.general_names)
+        .filter_map(|n| match n {
+            GeneralName::URI(text) => Some(*text),
+            _ => None,
+        });
+    named && uris.any(|text| text == uri)
+}
+
+/// Makes the request: CN `system:node:NAME`, O `system:nodes`, URI SAN of the machine's identity.
+fn request_pem(join: &NodeConfig, key: &KeyPair) -> Result<String, IdentityError> {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, "system:nodes");
+    name.push(DnType::CommonName, format!("system:node:{}", join.node_name));
+    params.distinguished_name = name;
+    if let Some(uri) = join.identity_uri() {
+        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+    }
+    Ok(params.serialize_request(key)?.pem()?)
+}
+
+fn request_object(join: &NodeConfig, key: &KeyPair) -> Result<CertificateSigningRequest, IdentityError> {
+    let digest = Sha256::digest(key.public_key_raw());
+    let hash: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
+    Ok(CertificateSigningRequest {
+        metadata: ObjectMeta {
+            name: Some(format!("node-csr-{hash}")),
+            ..Default::default()
+        },
+        spec: CertificateSigningRequestSpec {
+            request: ByteString(request_pem(join, key)?.into_bytes()),
+            signer_name: SIGNER.to_owned(),
+            usages: Some(vec!["digital signature".to_owned(), "client auth".to_owned()]),
+            ..Default::default()
+        },
+        status: None,
+    })
+}
+
+fn denied(request: &CertificateSigningRequest) -> Option<String> {
+    let conditions = request.status.as_ref()?.conditions.as_ref()?;
+    let bad = conditions
+        .iter()
+        .find(|c| matches!(c.type_.as_str(), "Denied" | "Failed"))?;
+    Some(format!(
+        "{}: {}",
+        bad.reason.as_deref().unwrap_or(""),
+        bad.message.as_deref().unwrap_or("")
+    ))
+}
+
+/// Asks for a certificate with `client` and waits for it.
+async fn ask(client: &kube::Client, join: &NodeConfig, store: &Store) -> Result<Held, IdentityError> {
+    let key = store.key()?;
+    let wanted = request_object(join, &key)?;
+    let name = wanted.metadata.name.clone().unwrap_or_default();
+    let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    match api.create(&PostParams::default(), &wanted).await {
+        Ok(_) => tracing::info!(name, "asked for a client certificate"),
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(source) => return Err(api_error("create the certificate request")(source)),
+    }
+    loop {
+        let seen = api
+            .get(&name)
+            .await
+            .map_err(api_error("read the certificate request"))?;
+        if let Some(why) = denied(&seen) {
+            let _ = std::fs::remove_file(store.pending_key());
+            return Err(IdentityError::Denied { name, why });
+        }
+        let issued = seen
+            .status
+            .and_then(|s| s.certificate)
+            .filter(|c| !c.0.is_empty());
+        if let Some(ByteString(pem)) = issued {
+            let held = describe(&String::from_utf8_lossy(&pem), &key.serialize_pem())?;
+            store.save(&held)?;
+            return Ok(held);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn api_error(action: &'static str) -> impl Fn(kube::Error) -> IdentityError {
+    move |source| IdentityError::Api {
+        action,
+        source: Box::new(source),
+    }
+}
+
+async fn join_once(join: &NodeConfig, store: &Store, clock: &SharedClock) -> Result<Held, IdentityError> {
+    if let Some(held) = store.load(join, clock.now()) {
+        return Ok(held);
+    }
+    let client = connect(join, &Credentials::Token(join.bootstrap_token.clone())).await?;
+    ask(&client, join, store).await
+}
+
+/// Keeps the node joined for as long as it runs: certificate first, then a new one before each expires.
+/// Failures are logged and tried again; the rest of the agent works on without an API server meanwhile.
+pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, clock: SharedClock) {
+    loop {
+        let held = match join_once(&join, &store, &clock).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(
+                    error = mainstay_base::error::chain(&error),
+                    "could not join the cluster yet"
+                );
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        let client = match connect(&join, &held.credentials()).await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(
+                    error = mainstay_base::error::chain(&error),
+                    "no client with the node's certificate"
+                );
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        slot.set(client.clone());
+        wait_until(if rotate { held.renew_at() } else { held.not_after }, &clock).await;
+        if let Err(error) = ask(&client, &join, &store).await {
+            tracing::warn!(
+                error = mainstay_base::error::chain(&error),
+                "could not renew the certificate"
+            );
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn wait_until(at: Timestamp, clock: &SharedClock) {
+    while clock.now() < at {
+        let left = at
+            .as_second()
+            .saturating_sub(clock.now().as_second())
+            .clamp(1, 60);
+        tokio::time::sleep(Duration::from_secs(left as u64)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join() -> NodeConfig {
+        NodeConfig::parse("{clusterUID: c, nodeName: n1, incarnation: 2}").expect("valid")
+    }
+
+    fn certificate(uri: &str) -> (String, KeyPair) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "system:node:n1");
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.to_owned().try_into().expect("ascii")));
+        (params.self_signed(&key).expect("signed").pem(), key)
+    }
+
+    #[test]
+    fn a_certificate_of_an_older_incarnation_is_not_used() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::new(dir.path());
+        let now = Timestamp::from_second(1_767_225_600).expect("in range");
+        for (uri, kept) in [("mainstay://c/n1/1", false), ("mainstay://c/n1/2", true)] {
+            let (pem, key) = certificate(uri);
+            let held = describe(&pem, &key.serialize_pem()).expect("readable");
+            store.save(&held).expect("saved");
+            assert_eq!(store.load(&join(), now).is_some(), kept, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_request_is_named_after_its_key_so_that_a_restart_asks_for_the_same() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::new(dir.path());
+        let first = request_object(&join(), &store.key().expect("a key")).expect("a request");
+        let second = request_object(&join(), &store.key().expect("a key")).expect("a request");
+        assert_eq!(first.metadata.name, second.metadata.name);
+    }
+}

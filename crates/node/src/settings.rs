@@ -1,0 +1,63 @@
+//! What one run of the agent is given: who it is, where it keeps things, what it may count on.
+
+use std::path::PathBuf;
+
+use crate::config::{KubeletConfiguration, NodeConfig};
+use crate::facts::Overrides;
+
+/// Folders of one agent.
+#[derive(Debug, Clone)]
+pub struct Dirs {
+    /// Pods' volumes and the agent's certificates (`/var/lib/kubelet`).
+    pub root: PathBuf,
+    /// Symbolic links to container logs by name (`/var/log/containers`).
+    pub container_links: PathBuf,
+    /// Where the cgroup hierarchies are mounted (`/sys/fs/cgroup`).
+    pub cgroups: PathBuf,
+}
+
+impl Default for Dirs {
+    fn default() -> Self {
+        Dirs {
+            root: "/var/lib/kubelet".into(),
+            container_links: "/var/log/containers".into(),
+            cgroups: "/sys/fs/cgroup".into(),
+        }
+    }
+}
+
+/// Everything the agent is told at start.
+#[derive(Clone)]
+pub struct Settings {
+    /// The join file.
+    pub join: NodeConfig,
+    /// The kubelet's configuration.
+    pub kubelet: KubeletConfiguration,
+    /// Folders.
+    pub dirs: Dirs,
+    /// Facts of the machine that differ from what the kernel says (a machine inside a machine).
+    pub overrides: Overrides,
+    /// `nodeInfo.kubeletVersion`.
+    pub version: String,
+    /// Speaks to the API server in place of the client made from the join file (tests, hosted agents).
+    pub client: Option<kube::Client>,
+}
+
+impl Settings {
+    /// Makes settings with default folders.
+    pub fn new(join: NodeConfig, kubelet: KubeletConfiguration, version: impl Into<String>) -> Self {
+        Settings {
+            join,
+            kubelet,
+            dirs: Dirs::default(),
+            overrides: Overrides::default(),
+            version: version.into(),
+            client: None,
+        }
+    }
+
+    /// The node's name.
+    pub fn node_name(&self) -> &str {
+        &self.join.node_name
+    }
+}
