@@ -1,2 +1,52 @@
-//! End-to-end tests, benchmarks and the oracle runner.
-fn main() {}
+//! End-to-end checks that anyone can point at the product: `checks oracle DIR` and `checks bench NAME`.
+
+mod bench;
+mod oracle;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs oracle tables and benchmarks against the production code.
+#[derive(Debug, Parser)]
+#[command(name = "checks")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every table under DIR through the production functions.
+    Oracle {
+        /// A folder laid out as `AREA/FILE`.
+        dir: PathBuf,
+        /// Only this area (a folder below DIR), for example `kubelet`.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Run one benchmark, or `all`.
+    Bench {
+        /// The benchmark's name.
+        name: String,
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Oracle { dir, only } => oracle::run(&dir, only.as_deref()),
+        Command::Bench { name, json } => bench::run(&name, json),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("checks: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,48 @@
+# Mainstay: `make up` runs it, `make test` tests it; both do all set-up first.
+SHELL := /bin/bash
+CARGO ?= cargo
+DATA_DIR ?= /var/lib/mainstay
+PROFILE ?= release
+BIN := target/release/mainstay
+
+.PHONY: help setup build up down test test-all lint check fix bench oracle fuzz clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: ## Install missing distribution packages (needs root)
+	@scripts/setup
+
+build: setup ## Build the binary
+	$(CARGO) build --release --locked -p mainstay
+
+up: build ## Start everything in examples/local/ on this machine
+	$(BIN) up -f examples/local/ --data-dir $(DATA_DIR)
+
+down: ## Stop and undo everything that `make up` made
+	@if [ -x $(BIN) ]; then $(BIN) down --yes --data-dir $(DATA_DIR); else echo "nothing built, so nothing to undo"; fi
+
+test: setup ## Unit, integration and essential end-to-end tests (about 20 minutes on 2 cores)
+	$(CARGO) build --locked -p mainstay
+	$(CARGO) test --workspace --locked
+
+test-all: setup ## Everything, with the full figures of crash, fuzz and load tests
+	$(CARGO) build --locked -p mainstay
+	MAINSTAY_TEST_TIER=full $(CARGO) test --workspace --locked
+
+lint: ## Formatting, clippy and the house rules; writes nothing
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) xtask tidy
+
+check: lint ## Same as lint
+
+fix: ## Format and regenerate
+	$(CARGO) fmt --all
+	$(CARGO) xtask generate
+
+bench: setup ## Print the figures of every benchmark
+	$(CARGO) xtask bench all
+
+oracle: ## Run every oracle table
+	$(CARGO) xtask oracle $${MAINSTAY_SHARED:-../shared}/oracle

@@ -1,0 +1,69 @@
+//! Benchmarks: each prints figures of the product beside a peer or a target, measured in one run.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+/// One measured figure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit, for example `ms` or `ops/s`.
+    pub unit: &'static str,
+    /// The value that must be reached, in the same unit, if there is one.
+    pub target: Option<f64>,
+    /// How it was measured, the peer's figure, or why it falls short.
+    pub note: String,
+}
+
+/// The figures of one benchmark.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The benchmark's name.
+    pub name: &'static str,
+    /// Its figures in the order in which they were taken.
+    pub figures: Vec<Figure>,
+}
+
+/// A benchmark: builds what it needs, measures, cleans up.
+type Bench = fn() -> Result<Report>;
+
+/// Every benchmark by name.
+const BENCHES: &[(&str, Bench)] = &[];
+
+/// Runs one benchmark or all of them and prints the figures; true when it ran.
+pub fn run(name: &str, json: bool) -> Result<bool> {
+    let chosen: Vec<_> = BENCHES
+        .iter()
+        .filter(|(known, _)| name == "all" || *known == name)
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        bail!("no benchmark {name}; there are: all {}", names.join(" "));
+    }
+    for (_, bench) in chosen {
+        let report = bench()?;
+        if json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print(&report);
+        }
+    }
+    Ok(true)
+}
+
+fn print(report: &Report) {
+    println!("{}", report.name);
+    for figure in &report.figures {
+        let target = figure
+            .target
+            .map(|target| format!("target {target}"))
+            .unwrap_or_default();
+        println!(
+            "  {:<48} {:>12.3} {:<8} {:<16} {}",
+            figure.name, figure.value, figure.unit, target, figure.note
+        );
+    }
+}
