@@ -159,3 +159,131 @@ pub fn run_pod_security(table: &Value) -> Outcome {
     }
     outcome
 }
+
+/// Runs `tolerations.json`.
+pub fn run_tolerations(table: &Value) -> Outcome {
+    use crate::tolerations::{Toleration, first_outside, merge};
+    let mut outcome = Outcome::default();
+    for row in rows(table, "cases") {
+        let list = |field: &str| parse::<Vec<Toleration>>(&row[field]);
+        let merged = merge(&list("namespace_default"), &list("pod"));
+        let got = json!({
+            "merged": merged, "within_allowed": first_outside(&merged, &list("allowed")).is_none(),
+        });
+        let wanted = json!({"merged": row["merged"], "within_allowed": row["within_allowed"]});
+        outcome.check(id(row), &got, &wanted);
+    }
+    outcome
+}
+
+/// Fills requests from limits, as the API's defaulting does before admission.
+fn requests_from_limits(pod: &mut Value) {
+    let fill = |resources: &mut Value| {
+        for (name, amount) in resources["limits"].as_object().cloned().into_iter().flatten() {
+            if resources["requests"].get(&name).is_none() {
+                resources["requests"][name] = amount;
+            }
+        }
+    };
+    for field in ["containers", "initContainers"] {
+        for container in pod["spec"]
+            .get_mut(field)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if container.get("resources").is_some() {
+                fill(&mut container["resources"]);
+            }
+        }
+    }
+}
+
+fn resources_of(pod: &Value, field: &str) -> Vec<Value> {
+    rows(&pod["spec"], field)
+        .map(|container| container["resources"].clone())
+        .collect()
+}
+
+/// Runs `limit-range.json`.
+pub fn run_limit_range(table: &Value) -> Outcome {
+    use crate::limitrange::{apply_defaults, pod_errors};
+    let mut outcome = Outcome::default();
+    for row in rows(table, "cases") {
+        let mut pod = row["pod"].clone();
+        requests_from_limits(&mut pod);
+        apply_defaults(&row["limitRange"], &mut pod);
+        let errors = pod_errors(&row["limitRange"], &pod);
+        let mut got =
+            json!({"resources_after": resources_of(&pod, "containers"), "allowed": errors.is_empty()});
+        if row.get("init_resources_after").is_some() {
+            got["init_resources_after"] = json!(resources_of(&pod, "initContainers"));
+        }
+        if !errors.is_empty() {
+            got["error"] = json!(errors.join(", "));
+        }
+        let mut wanted = row.clone();
+        for input in ["id", "limitRange", "pod"] {
+            wanted.as_object_mut().map(|fields| fields.remove(input));
+        }
+        outcome.check(id(row), &got, &wanted);
+    }
+    outcome
+}
+
+/// A time past the deadline of every deleted pod in the tables.
+const NOW_SECONDS: i64 = 1_767_225_600;
+
+/// Runs `quota-scopes.json`.
+pub fn run_quota_scopes(table: &Value) -> Outcome {
+    use crate::quota::{Charged, Refusal, matches, missing, usage};
+    let mut outcome = Outcome::default();
+    for row in rows(table, "pods") {
+        let mut pod = row["pod"].clone();
+        requests_from_limits(&mut pod);
+        let charged = Charged {
+            group: "",
+            resource: "pods",
+            object: &pod,
+        };
+        let mut names: Vec<&str> = Vec::new();
+        let mut lacking = json!({});
+        for quota in rows(table, "quotas").filter(|quota| matches(quota, &charged)) {
+            let name = quota["metadata"]["name"].as_str().unwrap_or_default();
+            names.push(name);
+            if let Some(Refusal::Missing { missing, .. }) = missing(quota, &pod) {
+                lacking[name] = json!(format!("must specify {missing}"));
+            }
+        }
+        names.sort_unstable();
+        let used = crate::amounts::to_json(&usage(&charged, NOW_SECONDS));
+        let got = json!({"matches": names, "usage": used, "constraint_errors": lacking});
+        let wanted = json!({
+            "matches": row["matches"], "usage": row["usage"], "constraint_errors": row["constraint_errors"],
+        });
+        outcome.check(id(row), &got, &wanted);
+    }
+    outcome
+}
+
+/// Runs `quota-services-claims.json`.
+pub fn run_quota_services_claims(table: &Value) -> Outcome {
+    use crate::quota::{Charged, usage};
+    let mut outcome = Outcome::default();
+    for row in rows(table, "cases") {
+        let (resource, object) = match row.get("service") {
+            Some(service) => ("services", service),
+            None => ("persistentvolumeclaims", &row["pvc"]),
+        };
+        let used = usage(
+            &Charged {
+                group: "",
+                resource,
+                object,
+            },
+            NOW_SECONDS,
+        );
+        outcome.check(id(row), &crate::amounts::to_json(&used), &row["usage"]);
+    }
+    outcome
+}
