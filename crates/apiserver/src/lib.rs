@@ -1,10 +1,15 @@
 //! The Kubernetes API server: request chain, registry, watch caches, discovery and the network front.
 //! Objects are canonical bytes with a parsed head; a list is a concatenation, a watch event a shared buffer.
 
+pub mod authn;
+pub mod authz;
 pub mod hooks;
 pub mod object;
+pub mod outbound;
 pub mod scan;
 pub mod status;
+#[cfg(test)]
+pub(crate) mod testworld;
 pub mod user;
 
 pub use object::Object;
