@@ -1,1 +1,9 @@
-//! Pure object machinery over JSON: schemas, defaulting, pruning, validation, CEL, patches, server-side apply, tables.
+//! Pure object machinery over JSON values: decoding, structure of types, patches, defaulting, validation, server-side
+//! apply, custom resource schemas, tables and OpenAPI. No I/O, no clock, no store.
+
+pub mod check;
+pub mod decode;
+pub mod error;
+pub mod json;
+pub mod path;
+pub mod types;

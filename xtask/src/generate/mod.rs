@@ -1,5 +1,7 @@
 //! Writes generated files; each generator returns its files, so that `tidy` can compare without writing.
 
+mod types;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +18,7 @@ pub struct Generated {
 type Generator = fn(&Path, &Path) -> Result<Vec<Generated>>;
 
 /// Every generator by name.
-const GENERATORS: &[(&str, Generator)] = &[];
+const GENERATORS: &[(&str, Generator)] = &[("types", types::generate)];
 
 /// Writes the files of one generator or all of them.
 pub fn run(root: &Path, only: Option<&str>) -> Result<bool> {
