@@ -95,9 +95,9 @@ fn zero(shape: &Shape) -> Value {
 fn scalar(kind: Scalar, value: &mut Value, path: &Path<'_>) -> Result<(), DecodeError> {
     let fits = match (kind, &*value) {
         (Scalar::String, Value::String(_)) | (Scalar::Boolean, Value::Bool(_)) => true,
-        (Scalar::Int32, Value::Number(number)) => {
-            number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
-        }
+        (Scalar::Int32, Value::Number(number)) => number
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok()),
         (Scalar::Int64, Value::Number(number)) => number.is_i64(),
         (Scalar::Double, Value::Number(_)) => true,
         (Scalar::Bytes, Value::String(text)) => return base64(text, path),
@@ -106,17 +106,22 @@ fn scalar(kind: Scalar, value: &mut Value, path: &Path<'_>) -> Result<(), Decode
             true
         }
         (Scalar::Quantity, _) => {
-            let quantity = Quantity::from_json(value).map_err(|error| DecodeError::Type(error.to_string()))?;
+            let quantity =
+                Quantity::from_json(value).map_err(|error| DecodeError::Type(error.to_string()))?;
             *value = quantity.to_string().into();
             true
         }
         (Scalar::IntOrString, Value::String(_)) => true,
-        (Scalar::IntOrString, Value::Number(number)) => {
-            number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
-        }
+        (Scalar::IntOrString, Value::Number(number)) => number
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok()),
         _ => false,
     };
-    if fits { Ok(()) } else { Err(mismatch(value, path, go_scalar(kind))) }
+    if fits {
+        Ok(())
+    } else {
+        Err(mismatch(value, path, go_scalar(kind)))
+    }
 }
 
 fn mismatch(value: &Value, path: &Path<'_>, wanted: &str) -> DecodeError {
@@ -129,7 +134,9 @@ fn mismatch(value: &Value, path: &Path<'_>, wanted: &str) -> DecodeError {
         _ => "object".to_owned(),
     };
     let field = path.dotted_fields();
-    DecodeError::Type(format!("json: cannot unmarshal {got} into Go struct field {field} of type {wanted}"))
+    DecodeError::Type(format!(
+        "json: cannot unmarshal {got} into Go struct field {field} of type {wanted}"
+    ))
 }
 
 fn go_scalar(kind: Scalar) -> &'static str {
@@ -159,7 +166,9 @@ fn base64(text: &str, path: &Path<'_>) -> Result<(), DecodeError> {
     let body = text.trim_end_matches('=');
     let padding = text.len() - body.len();
     let legal = body.bytes().filter(|b| !matches!(b, b'\r' | b'\n'));
-    let bad = legal.clone().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')));
+    let bad = legal
+        .clone()
+        .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')));
     let length = legal.count() + padding;
     match bad {
         None if length % 4 == 0 && padding <= 2 => Ok(()),
@@ -179,7 +188,11 @@ fn time(text: &str, kind: Scalar, path: &Path<'_>) -> Result<String, DecodeError
     let instant: jiff::Timestamp = text
         .parse()
         .map_err(|_| DecodeError::Type(format!("parsing time {text:?} as RFC 3339 failed ({path})")))?;
-    let format = if kind == Scalar::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.6fZ" };
+    let format = if kind == Scalar::Time {
+        "%Y-%m-%dT%H:%M:%SZ"
+    } else {
+        "%Y-%m-%dT%H:%M:%S%.6fZ"
+    };
     Ok(instant.strftime(format).to_string())
 }
 
@@ -200,7 +213,10 @@ mod tests {
     fn unknown_fields_go_and_are_named() {
         let pod = json!({"kind": "Pod", "zzz": 1, "spec": {"containers": [{"name": "a", "imag": "x"}]}});
         let (value, unknown) = run(("", "v1", "Pod"), pod).expect("fits");
-        assert_eq!(value, json!({"kind": "Pod", "spec": {"containers": [{"name": "a"}]}}));
+        assert_eq!(
+            value,
+            json!({"kind": "Pod", "spec": {"containers": [{"name": "a"}]}})
+        );
         assert_eq!(unknown, ["spec.containers[0].imag", "zzz"]);
     }
 

@@ -52,7 +52,10 @@ pub struct Parsed {
 impl Parsed {
     /// A value that was not parsed here, for example the result of a patch.
     pub fn from_value(value: Value) -> Self {
-        Self { value, duplicates: Vec::new() }
+        Self {
+            value,
+            duplicates: Vec::new(),
+        }
     }
 
     /// `apiVersion` and `kind`, empty where absent.
@@ -74,7 +77,10 @@ impl Parsed {
         let mut unknown = Vec::new();
         check(types, root, &mut self.value, &mut unknown)?;
         let warnings = findings(self.duplicates, unknown, validation)?;
-        Ok(Decoded { value: self.value, warnings })
+        Ok(Decoded {
+            value: self.value,
+            warnings,
+        })
     }
 
     /// The same for a custom resource, whose pruning happens elsewhere and names `unknown` fields.
@@ -87,7 +93,10 @@ impl Parsed {
         validation: FieldValidation,
     ) -> Result<Decoded, DecodeError> {
         let warnings = findings(self.duplicates, unknown, validation)?;
-        Ok(Decoded { value: self.value, warnings })
+        Ok(Decoded {
+            value: self.value,
+            warnings,
+        })
     }
 }
 
@@ -99,7 +108,9 @@ fn findings(
     if validation == FieldValidation::Ignore || (duplicates.is_empty() && unknown.is_empty()) {
         return Ok(Vec::new());
     }
-    let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));
+    let duplicates = duplicates
+        .into_iter()
+        .map(|path| format!("duplicate field {path:?}"));
     let unknown = unknown.into_iter().map(|path| format!("unknown field {path:?}"));
     let found: Vec<String> = duplicates.chain(unknown).collect();
     match validation {

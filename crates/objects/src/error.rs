@@ -51,23 +51,39 @@ impl fmt::Display for FieldError {
 
 impl FieldError {
     fn new(field: impl fmt::Display, reason: Reason, message: String) -> Self {
-        Self { field: field.to_string(), reason, message }
+        Self {
+            field: field.to_string(),
+            reason,
+            message,
+        }
     }
 
     /// `Required value: detail`.
     pub fn required(field: impl fmt::Display, detail: &str) -> Self {
-        let message = if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
+        let message = if detail.is_empty() {
+            "Required value".into()
+        } else {
+            format!("Required value: {detail}")
+        };
         Self::new(field, Reason::Required, message)
     }
 
     /// `Invalid value: <JSON>: detail`.
     pub fn invalid(field: impl fmt::Display, value: &Value, detail: impl fmt::Display) -> Self {
-        Self::new(field, Reason::Invalid, format!("Invalid value: {}: {detail}", shown(value)))
+        Self::new(
+            field,
+            Reason::Invalid,
+            format!("Invalid value: {}: {detail}", shown(value)),
+        )
     }
 
     /// `Unsupported value: <JSON>: supported values: ...`.
     pub fn not_supported(field: impl fmt::Display, value: &Value, supported: &[&str]) -> Self {
-        let list = supported.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
+        let list = supported
+            .iter()
+            .map(|value| format!("{value:?}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         Self::new(
             field,
             Reason::NotSupported,
@@ -77,7 +93,11 @@ impl FieldError {
 
     /// `Duplicate value: <JSON>`.
     pub fn duplicate(field: impl fmt::Display, value: &Value) -> Self {
-        Self::new(field, Reason::Duplicate, format!("Duplicate value: {}", shown(value)))
+        Self::new(
+            field,
+            Reason::Duplicate,
+            format!("Duplicate value: {}", shown(value)),
+        )
     }
 
     /// `Forbidden: detail`.
@@ -87,12 +107,20 @@ impl FieldError {
 
     /// `Too long: may not be more than N bytes`.
     pub fn too_long(field: impl fmt::Display, limit: usize) -> Self {
-        Self::new(field, Reason::TooLong, format!("Too long: may not be more than {limit} bytes"))
+        Self::new(
+            field,
+            Reason::TooLong,
+            format!("Too long: may not be more than {limit} bytes"),
+        )
     }
 
     /// `Too many: N: must have at most M items`.
     pub fn too_many(field: impl fmt::Display, count: usize, limit: usize) -> Self {
-        Self::new(field, Reason::TooMany, format!("Too many: {count}: must have at most {limit} items"))
+        Self::new(
+            field,
+            Reason::TooMany,
+            format!("Too many: {count}: must have at most {limit} items"),
+        )
     }
 
     /// `Not found: <JSON>`.
@@ -113,7 +141,10 @@ const SHOWN_LIMIT: usize = 400;
 fn shown(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > SHOWN_LIMIT {
-        let end = (0..=SHOWN_LIMIT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        let end = (0..=SHOWN_LIMIT)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or_default();
         text.truncate(end);
         text.push_str("...");
     }

@@ -16,7 +16,11 @@ const MAX_DEPTH: usize = 128;
 pub fn parse(bytes: &[u8], duplicates: &mut Vec<String>) -> Result<Value, DecodeError> {
     let found = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = Node { path: &Trail::Root, depth: 0, duplicates: &found };
+    let seed = Node {
+        path: &Trail::Root,
+        depth: 0,
+        duplicates: &found,
+    };
     let value = seed.deserialize(&mut deserializer).map_err(syntax)?;
     deserializer.end().map_err(syntax)?;
     duplicates.extend(found.into_inner());
@@ -33,7 +37,11 @@ pub fn parse_yaml(bytes: &[u8], duplicates: &mut Vec<String>) -> Result<Value, D
     }
     let found = RefCell::new(Vec::new());
     let deserializer = serde_yaml_ng::Deserializer::from_slice(bytes);
-    let seed = Node { path: &Trail::Root, depth: 0, duplicates: &found };
+    let seed = Node {
+        path: &Trail::Root,
+        depth: 0,
+        duplicates: &found,
+    };
     let value = seed
         .deserialize(deserializer)
         .map_err(|error| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {error}")))?;
@@ -74,11 +82,19 @@ impl<'a> Node<'a> {
     where
         'a: 'b,
     {
-        Node { path, depth: self.depth + 1, duplicates: self.duplicates }
+        Node {
+            path,
+            depth: self.depth + 1,
+            duplicates: self.duplicates,
+        }
     }
 
     fn check_depth<E: Error>(&self) -> Result<(), E> {
-        if self.depth < MAX_DEPTH { Ok(()) } else { Err(E::custom("exceeded max depth")) }
+        if self.depth < MAX_DEPTH {
+            Ok(())
+        } else {
+            Err(E::custom("exceeded max depth"))
+        }
     }
 }
 
@@ -242,14 +258,19 @@ mod tests {
     #[test]
     fn duplicates_are_named_and_the_last_wins() {
         let mut duplicates = Vec::new();
-        let value = parse(br#"{"data":{"a":"1","a":"2"},"l":[{"x":1,"x":2}]}"#, &mut duplicates).expect("JSON");
+        let value = parse(
+            br#"{"data":{"a":"1","a":"2"},"l":[{"x":1,"x":2}]}"#,
+            &mut duplicates,
+        )
+        .expect("JSON");
         assert_eq!(value["data"]["a"], "2");
         assert_eq!(duplicates, ["data.a", "l[0].x"]);
     }
 
     #[test]
     fn yaml_and_json_give_the_same_values() {
-        let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y1}\ndata: {a: b, 8080: c, t: 'true'}\n";
+        let yaml =
+            b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y1}\ndata: {a: b, 8080: c, t: 'true'}\n";
         let value = parse_yaml(yaml, &mut Vec::new()).expect("YAML");
         assert_eq!(
             String::from_utf8(write(&value)).expect("UTF-8"),

@@ -5,5 +5,6 @@ pub mod check;
 pub mod decode;
 pub mod error;
 pub mod json;
+pub mod patch;
 pub mod path;
 pub mod types;

@@ -20,7 +20,9 @@ pub struct ShapeId(u32);
 pub enum Shape {
     Scalar(Scalar),
     /// Anything goes. `granular`: server-side apply owns its parts; otherwise the whole value has one owner.
-    Any { granular: bool },
+    Any {
+        granular: bool,
+    },
     /// A structure, a map (`rest` without fields), or both (unknown fields preserved).
     Object(Object),
     List(List),
@@ -131,7 +133,9 @@ impl Types {
     /// One named field.
     pub fn field(&self, object: &Object, name: &str) -> Option<&Field> {
         let fields = self.fields(object);
-        let at = fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()?;
+        let at = fields
+            .binary_search_by(|field| field.name.as_ref().cmp(name))
+            .ok()?;
         Some(&fields[at])
     }
 
@@ -143,7 +147,13 @@ impl Types {
     /// The shape of a kind.
     pub fn root(&self, group: &str, version: &str, kind: &str) -> Option<ShapeId> {
         let wanted = (group, version, kind);
-        let key = |root: &Root| (root.group.to_string(), root.version.to_string(), root.kind.to_string());
+        let key = |root: &Root| {
+            (
+                root.group.to_string(),
+                root.version.to_string(),
+                root.kind.to_string(),
+            )
+        };
         let at = self
             .roots
             .binary_search_by(|root| {
@@ -169,16 +179,20 @@ impl Types {
 
     /// A definition by its full name.
     pub fn definition(&self, name: &str) -> Option<ShapeId> {
-        self.definitions().find(|(_, object)| object.name == name).map(|(id, _)| id)
+        self.definitions()
+            .find(|(_, object)| object.name == name)
+            .map(|(id, _)| id)
     }
 
     /// Follows dotted field names from a shape; `[]` steps into list items.
     pub fn descend(&self, from: ShapeId, path: &str) -> Option<ShapeId> {
-        path.split('.').filter(|part| !part.is_empty()).try_fold(from, |at, part| match self.shape(at) {
-            Shape::Object(object) => self.entry(object, part),
-            Shape::List(list) if part == "[]" => Some(list.items),
-            _ => None,
-        })
+        path.split('.')
+            .filter(|part| !part.is_empty())
+            .try_fold(from, |at, part| match self.shape(at) {
+                Shape::Object(object) => self.entry(object, part),
+                Shape::List(list) if part == "[]" => Some(list.items),
+                _ => None,
+            })
     }
 
     /// Adds a shape; for building arenas from schemas.
@@ -197,11 +211,17 @@ impl Types {
         atomic: bool,
     ) -> ShapeId {
         fields.sort_by(|a, b| a.name.cmp(&b.name));
-        let at = |fields: &Vec<Field>| u32::try_from(fields.len()).expect("an arena has fewer than 2^32 fields");
+        let at =
+            |fields: &Vec<Field>| u32::try_from(fields.len()).expect("an arena has fewer than 2^32 fields");
         let start = at(&self.fields);
         self.fields.extend(fields);
         let fields = start..at(&self.fields);
-        self.add(Shape::Object(Object { name, fields, rest, atomic }))
+        self.add(Shape::Object(Object {
+            name,
+            fields,
+            rest,
+            atomic,
+        }))
     }
 }
 

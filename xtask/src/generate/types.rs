@@ -26,18 +26,29 @@ const HEADER: &str = "\
 /// # Errors
 /// When the document cannot be read or is not of the known form.
 pub fn generate(_root: &Path, shared: &Path) -> Result<Vec<Generated>> {
-    Ok(vec![Generated { path: OUTPUT.into(), content: table(shared)? }])
+    Ok(vec![Generated {
+        path: OUTPUT.into(),
+        content: table(shared)?,
+    }])
 }
 
 fn table(shared: &Path) -> Result<String> {
     let path = shared.join("data/kubernetes-1.36.3/swagger.json");
     let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let document: Value = serde_json::from_slice(&text).context("failed to parse the OpenAPI document")?;
-    let definitions = document["definitions"].as_object().context("the document has no definitions")?;
-    let names: Vec<&String> =
-        definitions.iter().filter(|(name, _)| leaf(name).is_none()).map(|(name, _)| name).collect();
-    let index: BTreeMap<&str, usize> =
-        names.iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
+    let definitions = document["definitions"]
+        .as_object()
+        .context("the document has no definitions")?;
+    let names: Vec<&String> = definitions
+        .iter()
+        .filter(|(name, _)| leaf(name).is_none())
+        .map(|(name, _)| name)
+        .collect();
+    let index: BTreeMap<&str, usize> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| (name.as_str(), number))
+        .collect();
     let mut out = String::from(HEADER);
     for name in names {
         write_type(&mut out, name, &definitions[name], &index)?;
@@ -53,9 +64,11 @@ fn leaf(name: &str) -> Option<&'static str> {
         "Time" => "t",
         "MicroTime" => "u",
         "RawExtension" => "r",
-        "JSON" | "FieldsV1" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => {
-            "a"
-        }
+        "JSON"
+        | "FieldsV1"
+        | "JSONSchemaPropsOrArray"
+        | "JSONSchemaPropsOrBool"
+        | "JSONSchemaPropsOrStringArray" => "a",
         "Patch" => "a",
         _ => return None,
     })
@@ -66,7 +79,10 @@ fn write_type(out: &mut String, name: &str, schema: &Value, index: &BTreeMap<&st
     if schema["x-kubernetes-map-type"] == "atomic" {
         out.push_str(" ~x");
     }
-    if let Some([kind]) = schema["x-kubernetes-group-version-kind"].as_array().map(Vec::as_slice) {
+    if let Some([kind]) = schema["x-kubernetes-group-version-kind"]
+        .as_array()
+        .map(Vec::as_slice)
+    {
         let part = |key: &str| kind[key].as_str().unwrap_or_default();
         write!(out, " ~g={}/{}/{}", part("group"), part("version"), part("kind"))?;
     }
@@ -84,7 +100,12 @@ fn write_type(out: &mut String, name: &str, schema: &Value, index: &BTreeMap<&st
 }
 
 fn strings(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 fn shape(schema: &Value, index: &BTreeMap<&str, usize>) -> Result<String> {

@@ -37,12 +37,26 @@ fn declare(types: &mut Types, line: &'static str) {
             None => atomic |= mark == "~x",
         }
     }
-    let shape = types.add(Shape::Object(Object { name: Name::Borrowed(name), fields: 0..0, rest: None, atomic }));
+    let shape = types.add(Shape::Object(Object {
+        name: Name::Borrowed(name),
+        fields: 0..0,
+        rest: None,
+        atomic,
+    }));
     types.definitions.push(shape);
     let mut gvk = kind.into_iter().flat_map(|gvk| gvk.split('/'));
     if let (Some(group), Some(version), Some(kind)) = (gvk.next(), gvk.next(), gvk.next()) {
-        let (group, version, kind) = (Name::Borrowed(group), Name::Borrowed(version), Name::Borrowed(kind));
-        types.roots.push(Root { group, version, kind, shape });
+        let (group, version, kind) = (
+            Name::Borrowed(group),
+            Name::Borrowed(version),
+            Name::Borrowed(kind),
+        );
+        types.roots.push(Root {
+            group,
+            version,
+            kind,
+            shape,
+        });
     }
 }
 
@@ -79,12 +93,20 @@ fn field(types: &mut Types, line: &'static str) -> Field {
             _ => {}
         }
     }
-    Field { name, shape: shape(types, code, kind, atomic), required, patch }
+    Field {
+        name,
+        shape: shape(types, code, kind, atomic),
+        required,
+        patch,
+    }
 }
 
 /// The only list key of the built-in API that has a default is a port's protocol.
 fn list_key(name: &'static str) -> ListKey {
-    ListKey { name: Name::Borrowed(name), default: (name == "protocol").then(|| "TCP".into()) }
+    ListKey {
+        name: Name::Borrowed(name),
+        default: (name == "protocol").then(|| "TCP".into()),
+    }
 }
 
 fn shape(types: &mut Types, code: &'static str, kind: ListKind, atomic: bool) -> ShapeId {

@@ -1,0 +1,126 @@
+//! Patches against upstream's answers.
+
+use super::*;
+use crate::types::Types;
+use mainstay_base::testdata::read;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn rows(file: &str) -> Vec<Value> {
+    match serde_json::from_str(&read(&format!("oracle/{file}"))).expect("oracle table is JSON") {
+        Value::Array(rows) => rows,
+        Value::Object(mut object) => match object.remove("cases") {
+            Some(Value::Array(rows)) => rows,
+            _ => panic!("no cases in {file}"),
+        },
+        _ => panic!("unexpected shape of {file}"),
+    }
+}
+
+fn apply(kind: &str, how: &str, object: &Value, patch: &str) -> Result<Value, PatchError> {
+    let types = Types::builtin();
+    let patch: Value = serde_json::from_str(patch).expect("patch is JSON");
+    let mut object = object.clone();
+    let root = ["", "apps"]
+        .iter()
+        .find_map(|group| types.root(group, "v1", kind))
+        .expect("known kind");
+    match how {
+        "strategic" => strategic_merge_patch(types, root, &mut object, &patch)?,
+        "merge" => merge_patch(&mut object, &patch),
+        _ => json_patch(&mut object, &patch)?,
+    }
+    Ok(object)
+}
+
+#[test]
+fn node_agent_table_equals_upstream() {
+    let objects = rows("kubelet/patch_objects.json");
+    for row in rows("kubelet/patch.json") {
+        let object = objects
+            .iter()
+            .find(|object| object["name"] == row["object"])
+            .expect("object");
+        let kind = object["object"]["kind"].as_str().expect("kind");
+        let text = |key: &str| row[key].as_str().expect("text");
+        match apply(kind, text("type"), &object["object"], text("patch")) {
+            Err(error) => assert_eq!(
+                Some(error.to_string().as_str()),
+                row["err"].as_str(),
+                "{}",
+                row["note"]
+            ),
+            Ok(result) => assert_eq!(result, row["result"], "{}", row["note"]),
+        }
+    }
+}
+
+#[test]
+fn strategic_table_equals_upstream() {
+    for row in rows("api/strategic-merge.json") {
+        let kind = row["kind"].as_str().expect("kind");
+        match apply(kind, "strategic", &row["original"], &row["patch"].to_string()) {
+            Err(error) => assert_eq!(
+                Some(error.to_string().as_str()),
+                row["error"].as_str(),
+                "{}",
+                row["id"]
+            ),
+            Ok(result) => assert_eq!(result, row["result"], "{}", row["id"]),
+        }
+    }
+}
+
+#[test]
+fn primitives_are_deleted_from_lists() {
+    let object = json!({"metadata": {"finalizers": ["a", "b"]}});
+    let patch = r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["a"]}}"#;
+    let result = apply("Pod", "strategic", &object, patch).expect("applies");
+    assert_eq!(result, json!({"metadata": {"finalizers": ["b"]}}));
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-3i64..3).prop_map(Value::from),
+        "[ab]{0,2}".prop_map(Value::from),
+    ];
+    let key = prop_oneof![
+        Just("spec"),
+        Just("containers"),
+        Just("metadata"),
+        Just("finalizers"),
+        Just("name"),
+        Just("$patch"),
+        Just("$retainKeys"),
+        Just("$setElementOrder/containers"),
+        Just("$deleteFromPrimitiveList/finalizers"),
+        Just("op"),
+        Just("path"),
+        Just("value"),
+    ];
+    leaf.prop_recursive(5, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone().prop_map(str::to_owned), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn patches_never_panic(object in any_json(), patch in any_json()) {
+        let types = Types::builtin();
+        let root = types.root("", "v1", "Pod").expect("Pod");
+        let _ = strategic_merge_patch(types, root, &mut object.clone(), &patch);
+        merge_patch(&mut object.clone(), &patch);
+        let _ = json_patch(&mut object.clone(), &patch);
+    }
+
+    #[test]
+    fn json_patches_never_panic(object in any_json(), op in "add|remove|replace|move|copy|test|x", path in "(/(spec|-?[0-9]|-|~1|~)){0,3}", from in "(/(spec|-?[0-9]|-)){0,3}") {
+        let _ = json_patch(&mut object.clone(), &json!([{"op": op, "path": path, "from": from, "value": 1}]));
+    }
+}
