@@ -16,7 +16,7 @@ mod model;
 mod snapshot;
 mod space;
 
-pub use embedded::{MemoryEngine, Options};
+pub use embedded::{EmbeddedEngine, MemoryEngine, Options};
 pub use error::{Error, Result};
 pub use model::{
     Class, Condition, Engine, Entry, Event, Key, Op, Page, Prefix, Revision, Store, Watch, WatchItem,

@@ -112,6 +112,14 @@ impl Space {
         }
     }
 
+    /// Gives a keyspace found by recovery its name; nobody has seen it yet.
+    pub(crate) fn named(mut self, uid: &str) -> Self {
+        self.uid = uid.into();
+        let published = self.lock().published;
+        self.news.send_replace(published);
+        self
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of a keyspace's lock panics")
     }
@@ -176,10 +184,6 @@ impl State {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.map.is_empty()
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Key, &Slot)> {
-        self.map.iter()
     }
 
     pub(crate) fn slot(&self, key: &Key) -> Option<&Slot> {
@@ -288,6 +292,19 @@ impl State {
         self.assigned = self.assigned.max(revision);
         let events = events.into();
         self.history.push(Revision { revision, events }, volatile, at);
+    }
+
+    /// Applies a transaction found in the log. When an entry it replaced is no longer in the log, the history begins
+    /// after it.
+    pub(crate) fn replay(&mut self, revision: u64, changes: Vec<Change>, at: Duration) {
+        let known = |change: &Change| {
+            change.prev_revision == self.map.get(&change.key).map_or(0, |slot| slot.revision)
+        };
+        let complete = revision == self.published + 1 && changes.iter().all(known);
+        self.publish(revision, changes, at);
+        if !complete {
+            self.history.compact(revision);
+        }
     }
 
     /// Sets or removes one slot and returns the one before.

@@ -22,6 +22,11 @@ pub(crate) trait Journal: Send {
     fn published(&mut self) -> Result<(), String> {
         Ok(())
     }
+
+    /// Called once at the end, unless something failed before.
+    fn close(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// The journal of [`super::MemoryEngine`].
@@ -56,6 +61,9 @@ impl Committer {
                 return self.stop(&why.into());
             }
             self.expire();
+        }
+        if let Err(why) = self.journal.close() {
+            tracing::error!(reason = %why, "store failed to close its log; the next start checks it");
         }
     }
 

@@ -4,9 +4,18 @@
 //! in revision order and wakes the waiters. [`MemoryEngine`] is the same without the log.
 
 mod committer;
+#[cfg(test)]
+mod faulty;
+mod frame;
+mod log;
+mod media;
 mod queue;
+mod recover;
 mod store;
+#[cfg(test)]
+mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -121,6 +130,50 @@ impl MemoryEngine {
 
 #[async_trait]
 impl Engine for MemoryEngine {
+    fn keyspace(&self, uid: &str) -> Result<Arc<dyn Store>> {
+        self.0.keyspace(uid)
+    }
+
+    async fn keyspaces(&self) -> Result<Vec<String>> {
+        Ok(self.0.shared.names())
+    }
+
+    async fn drop_keyspace(&self, uid: &str) -> Result<()> {
+        self.0.drop_keyspace(uid).await
+    }
+}
+
+/// Keyspaces in memory, durable in a directory. A second process that opens the same directory gets
+/// [`Error::Locked`].
+///
+/// When a write or sync fails, every waiting and later write fails with [`Error::Stopped`] until the process starts
+/// anew; reads go on.
+#[derive(Clone)]
+pub struct EmbeddedEngine(Arc<Handle>);
+
+impl EmbeddedEngine {
+    /// Opens or creates the store in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Corrupt`] naming file and offset, [`Error::Io`].
+    pub fn open(dir: &Path, clock: SharedClock) -> Result<Self> {
+        Self::open_with(dir, clock, Options::default())
+    }
+
+    /// Opens or creates the store in `dir` with its own bounds.
+    pub fn open_with(dir: &Path, clock: SharedClock, options: Options) -> Result<Self> {
+        Self::open_on(Box::new(media::Directory::open(dir)?), clock, options)
+    }
+
+    fn open_on(media: Box<dyn media::Media>, clock: SharedClock, options: Options) -> Result<Self> {
+        let shared = Arc::new(Shared::new(clock, options));
+        let log = recover::open(media, &shared)?;
+        Handle::start(shared, Box::new(log)).map(EmbeddedEngine)
+    }
+}
+
+#[async_trait]
+impl Engine for EmbeddedEngine {
     fn keyspace(&self, uid: &str) -> Result<Arc<dyn Store>> {
         self.0.keyspace(uid)
     }

@@ -250,6 +250,22 @@ impl Shared {
         self.spaces().by_id.insert(id, space.clone());
     }
 
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Space>> {
+        self.spaces().by_id.get(&id).cloned()
+    }
+
+    /// Takes over what recovery found.
+    pub(crate) fn adopt(&self, found: Vec<Space>, last_id: u32) {
+        let mut spaces = self.spaces();
+        spaces.last_id = last_id;
+        for space in found {
+            let space = Arc::new(space);
+            let id = space.lock().id;
+            spaces.by_id.insert(id, space.clone());
+            spaces.by_uid.insert(space.uid.clone(), space);
+        }
+    }
+
     pub(crate) fn named(&self) -> Vec<Arc<Space>> {
         self.spaces().by_uid.values().cloned().collect()
     }

@@ -203,11 +203,7 @@ pub async fn snapshots_restore_with_a_jump(store: Arc<dyn Store>) {
 
 #[tokio::test]
 async fn memory_keeps_the_contract() {
-    conditions_decide(super::memory()).await;
-    watches_see_whole_revisions_in_order(super::memory()).await;
-    pages_stay_at_their_revision(super::memory()).await;
-    bad_requests_change_nothing(super::memory()).await;
-    snapshots_restore_with_a_jump(super::memory()).await;
+    for_each_case(|| ((), super::memory())).await;
 }
 
 #[tokio::test]
@@ -235,4 +231,34 @@ async fn entries_expire_as_deletes_unless_renewed() {
         seen.push(next(&mut watch).await);
     }
     assert_eq!(seen, ["lease ->1", "lease 1>2", "other ->x", "lease 2>-"]);
+}
+
+#[tokio::test]
+async fn embedded_keeps_the_contract() {
+    for_each_case(super::embedded).await;
+}
+
+async fn for_each_case<G>(fresh: impl Fn() -> (G, Arc<dyn Store>)) {
+    conditions_decide(fresh().1).await;
+    let (_guard, store) = fresh();
+    watches_see_whole_revisions_in_order(store).await;
+    let (_guard, store) = fresh();
+    pages_stay_at_their_revision(store).await;
+    let (_guard, store) = fresh();
+    bad_requests_change_nothing(store).await;
+    let (_guard, store) = fresh();
+    snapshots_restore_with_a_jump(store).await;
+}
+
+#[tokio::test]
+async fn a_second_opening_of_one_directory_is_refused() {
+    use mainstay_base::clock::SystemClock;
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = mainstay_store::EmbeddedEngine::open(dir.path(), SystemClock::shared()).expect("opens");
+    let second = mainstay_store::EmbeddedEngine::open(dir.path(), SystemClock::shared());
+    assert!(matches!(second, Err(Error::Locked { .. })));
+    drop(first);
+    mainstay_store::EmbeddedEngine::open(dir.path(), SystemClock::shared())
+        .map(drop)
+        .expect("opens again");
 }

@@ -1,12 +1,13 @@
 //! The store's promises, held against every engine.
 
 mod contract;
+mod crash;
 mod model;
 
 use std::sync::Arc;
 
 use mainstay_base::clock::{FakeClock, SystemClock};
-use mainstay_store::{Engine, MemoryEngine, Store};
+use mainstay_store::{EmbeddedEngine, Engine, MemoryEngine, Store};
 
 /// A fresh keyspace in memory.
 fn memory() -> Arc<dyn Store> {
@@ -22,4 +23,12 @@ fn memory_at(clock: Arc<FakeClock>) -> Arc<dyn Store> {
         .expect("a thread starts")
         .keyspace("test")
         .expect("a valid name")
+}
+
+/// A keyspace of an engine on a fresh real directory; the directory goes away with the returned guard.
+fn embedded() -> (tempfile::TempDir, Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = EmbeddedEngine::open(dir.path(), SystemClock::shared()).expect("an empty directory opens");
+    let store = engine.keyspace("test").expect("a valid name");
+    (dir, store)
 }

@@ -1,0 +1,318 @@
+//! The log against a disk that tears, flips and refuses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mainstay_base::clock::FakeClock;
+
+use super::faulty::Faulty;
+use super::{EmbeddedEngine, Options};
+use crate::{Engine, Error, Key, Op, Prefix, Result, Store, WatchItem};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn small() -> Options {
+    Options {
+        segment_bytes: 8 << 10,
+        linger: std::time::Duration::ZERO,
+        ..Options::default()
+    }
+}
+
+fn open(disk: &Faulty, options: Options) -> Result<(EmbeddedEngine, Arc<dyn Store>)> {
+    let engine = EmbeddedEngine::open_on(Box::new(disk.clone()), FakeClock::new(), options)?;
+    let store = engine.keyspace("test")?;
+    Ok((engine, store))
+}
+
+fn key(number: usize) -> Key {
+    Key::new("core/configmaps", "default", &format!("k{number}"))
+}
+
+async fn content(store: &dyn Store) -> String {
+    let page = store.range(&Prefix::All, None, None, 0).await.expect("a read");
+    let entry =
+        |entry: &crate::Entry| format!("{}={}", entry.key.name, String::from_utf8_lossy(&entry.value));
+    page.entries.iter().map(entry).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes `count` transactions one after the other and returns the content after each, with the durable files.
+async fn history(disk: &Faulty, count: usize) -> Vec<(String, Files)> {
+    let (_engine, store) = open(disk, Options::default()).expect("an empty disk opens");
+    let mut states = vec![(String::new(), disk.durable())];
+    for number in 0..count {
+        let ops = vec![
+            Op::put(key(number), format!("{number}")),
+            Op::delete(key(number / 2)),
+        ];
+        let ops = if number == 0 {
+            vec![Op::put(key(0), "0")]
+        } else {
+            ops
+        };
+        store.txn(vec![], ops).await.expect("a write");
+        states.push((content(&*store).await, disk.durable()));
+    }
+    states
+}
+
+/// Opens a copy of the files; text of the content, or of the error.
+async fn reopened(files: &Files) -> std::result::Result<String, Error> {
+    let (_engine, store) = open(&Faulty::of(files.clone()), Options::default())?;
+    Ok(content(&*store).await)
+}
+
+#[tokio::test]
+async fn a_log_torn_at_any_byte_opens_with_what_was_whole() {
+    let states = history(&Faulty::default(), 8).await;
+    let (_, last) = states.last().expect("states");
+    let (name, bytes) = last.first_key_value().expect("a segment");
+    let ends: Vec<usize> = states
+        .iter()
+        .map(|(_, files)| files.get(name).map_or(0, Vec::len))
+        .collect();
+    for cut in 0..=bytes.len() {
+        // The last bytes of a frame may be padding, which nobody misses.
+        let whole = |slack| &states[ends.iter().rposition(|end| *end <= cut + slack).unwrap_or(0)].0;
+        let mut zeroed = bytes[..cut].to_vec();
+        zeroed.resize(bytes.len() + 4096, 0);
+        for torn in [bytes[..cut].to_vec(), zeroed] {
+            let files = Files::from([(name.clone(), torn)]);
+            let content = reopened(&files).await.expect("a torn tail is no damage");
+            assert!(
+                [whole(0), whole(7)].contains(&&content),
+                "cut at {cut}: {content}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_or_costs_only_the_last_batch() {
+    let states = history(&Faulty::default(), 6).await;
+    let (_, last) = states.last().expect("states");
+    let (name, bytes) = last.first_key_value().expect("a segment");
+    let tail = states[states.len() - 2].1[name].len();
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        let files = Files::from([(name.clone(), flipped)]);
+        match reopened(&files).await {
+            Err(Error::Corrupt { file, offset, .. }) => {
+                assert!(
+                    file.ends_with(name) && offset as usize <= at && at < tail,
+                    "{at}: {offset}"
+                );
+            }
+            Ok(content) if at >= tail => {
+                assert!(
+                    states[states.len() - 2..]
+                        .iter()
+                        .any(|(state, _)| *state == content),
+                    "byte {at}: {content}"
+                );
+            }
+            // Padding between frames is covered by nothing and means nothing.
+            Ok(content) => assert_eq!(content, states[states.len() - 1].0, "byte {at}"),
+            Err(other) => panic!("byte {at}: {other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_damage() {
+    let disk = Faulty::default();
+    for number in 0..4 {
+        let (_engine, store) = open(&disk, Options::default()).expect("opens");
+        store
+            .txn(vec![], vec![Op::put(key(number), "x")])
+            .await
+            .expect("a write");
+    }
+    let mut files = disk.durable();
+    let second = files.keys().nth(1).cloned().expect("a file per opening");
+    files.remove(&second);
+    let error = reopened(&files).await.expect_err("damage");
+    assert_eq!(
+        error.to_string(),
+        format!("disk/{second} is corrupt at byte 0: the file is missing")
+    );
+}
+
+#[tokio::test]
+async fn power_loss_keeps_everything_acknowledged() {
+    for seed in 0..60 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = Faulty::default();
+        let acknowledged = {
+            let (_engine, store) = open(&disk, small()).expect("opens");
+            disk.disk().syncs_left = Some(rng.u32(0..30));
+            let mut acknowledged = 0;
+            for number in 0..40 {
+                let value = vec![b'x'; rng.usize(0..2000)];
+                match store.txn(vec![], vec![Op::put(key(number), value)]).await {
+                    Ok(_) => acknowledged += 1,
+                    Err(error) => {
+                        assert!(matches!(error, Error::Stopped(_)), "{error}");
+                        break;
+                    }
+                }
+            }
+            acknowledged
+        };
+        let after = disk.after_power_loss(&mut rng);
+        let (_engine, store) = open(&after, small()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let found = store
+            .range(&Prefix::All, None, None, 0)
+            .await
+            .expect("a read")
+            .entries
+            .len();
+        assert!(
+            found == acknowledged || found == acknowledged + 1,
+            "seed {seed}: {found} of {acknowledged}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_writes_for_good_and_leaves_reads() {
+    let disk = Faulty::default();
+    let (_engine, store) = open(&disk, Options::default()).expect("opens");
+    store
+        .txn(vec![], vec![Op::put(key(1), "1")])
+        .await
+        .expect("a write");
+    disk.disk().full = true;
+    let refused = store
+        .txn(vec![], vec![Op::put(key(1), "2")])
+        .await
+        .expect_err("no space");
+    disk.disk().full = false;
+    let again = store
+        .txn(vec![], vec![Op::put(key(1), "3")])
+        .await
+        .expect_err("stopped");
+    assert_eq!(refused.to_string(), again.to_string());
+    assert!(
+        refused
+            .to_string()
+            .contains("failed to write log file 0000000000000001.log"),
+        "{refused}"
+    );
+    assert_eq!(content(&*store).await, "k1=1");
+}
+
+#[tokio::test]
+async fn cleaning_bounds_the_log_and_loses_nothing() {
+    let disk = Faulty::default();
+    let mut expected = BTreeMap::new();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..3 {
+        let (_engine, store) = open(&disk, small()).expect("opens");
+        for round in 0..1500 {
+            let number = rng.usize(0..40);
+            if rng.u8(0..10) == 0 {
+                expected.remove(&key(number));
+                store
+                    .txn(vec![], vec![Op::delete(key(number))])
+                    .await
+                    .expect("a delete");
+            } else {
+                let value = format!("{round}").repeat(rng.usize(1..100));
+                expected.insert(key(number), value.clone());
+                store
+                    .txn(vec![], vec![Op::put(key(number), value)])
+                    .await
+                    .expect("a write");
+            }
+        }
+    }
+    let (_engine, store) = open(&disk, small()).expect("opens");
+    let page = store.range(&Prefix::All, None, None, 0).await.expect("a read");
+    let found: BTreeMap<_, _> = page
+        .entries
+        .into_iter()
+        .map(|entry| (entry.key, String::from_utf8_lossy(&entry.value).into_owned()))
+        .collect();
+    assert_eq!(found, expected);
+    let live: usize = expected
+        .iter()
+        .map(|(key, value)| key.name.len() + value.len() + 60)
+        .sum();
+    let total: usize = disk.durable().values().map(Vec::len).sum();
+    assert!(total < 3 * live + 4 * (8 << 10), "{total} bytes for {live} live");
+}
+
+#[tokio::test]
+async fn revisions_and_history_survive_a_restart() {
+    let disk = Faulty::default();
+    let (first, last) = {
+        let (_engine, store) = open(&disk, Options::default()).expect("opens");
+        let first = store
+            .txn(vec![], vec![Op::put(key(1), "1")])
+            .await
+            .expect("a write");
+        store
+            .txn(vec![], vec![Op::put(key(1), "2")])
+            .await
+            .expect("a write");
+        (
+            first,
+            store
+                .txn(vec![], vec![Op::delete(key(1))])
+                .await
+                .expect("a write"),
+        )
+    };
+    let (_engine, store) = open(&disk, Options::default()).expect("opens");
+    assert_eq!(store.current().await.expect("a read"), last);
+    let mut watch = store.watch(Prefix::All, first).await.expect("a watch");
+    let mut seen = Vec::new();
+    while let WatchItem::Revision(revision) = watch.next().await.expect("an item") {
+        let event = &revision.events[0];
+        seen.push(format!("{:?}>{:?}", event.prev, event.value));
+        if revision.revision == last {
+            break;
+        }
+    }
+    assert_eq!(seen, [r#"Some(b"1")>Some(b"2")"#, r#"Some(b"2")>None"#]);
+    assert!(
+        store
+            .txn(vec![], vec![Op::put(key(1), "3")])
+            .await
+            .expect("a write")
+            > last
+    );
+}
+
+#[tokio::test]
+async fn keyspaces_share_the_log_and_can_be_dropped_and_restored() {
+    let disk = Faulty::default();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("backup");
+    let restored = {
+        let (engine, a) = open(&disk, Options::default()).expect("opens");
+        let (b, c) = (
+            engine.keyspace("b").expect("opens"),
+            engine.keyspace("c").expect("opens"),
+        );
+        for store in [&a, &b, &c] {
+            store
+                .txn(vec![], vec![Op::put(key(1), "1")])
+                .await
+                .expect("a write");
+        }
+        a.snapshot(&file).await.expect("a snapshot");
+        a.txn(vec![], vec![Op::put(key(2), "2")]).await.expect("a write");
+        engine.drop_keyspace("b").await.expect("a drop");
+        assert!(b.txn(vec![], vec![Op::put(key(2), "2")]).await.is_err());
+        a.restore(&file).await.expect("a restore")
+    };
+    let (engine, a) = open(&disk, Options::default()).expect("opens");
+    assert_eq!(engine.keyspaces().await.expect("names"), ["c", "test"]);
+    assert_eq!(
+        (content(&*a).await, a.current().await.expect("a read")),
+        ("k1=1".to_string(), restored)
+    );
+}
