@@ -1,6 +1,7 @@
 //! The Kubernetes API server: request chain, registry, watch caches, discovery and the network front.
 //! Objects are canonical bytes with a parsed head; a list is a concatenation, a watch event a shared buffer.
 
+pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod hooks;

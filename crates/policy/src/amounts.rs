@@ -1,13 +1,13 @@
-//! Amounts by resource name: reading them, adding, taking maxima, and what a whole pod asks for.
+//! Amounts by resource name: reading them, adding, taking maxima, and reading a pod's resources.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
+use mainstay_semantics::pod::PodResources;
 use mainstay_semantics::quantity::Quantity;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-/// Quantities by resource name.
-pub type Amounts = BTreeMap<String, Quantity>;
+pub use mainstay_semantics::pod::{ResourceList as Amounts, add};
 
 /// Reads a resource list; malformed quantities are left out (validation has refused them before).
 pub fn amounts(list: &Value) -> Amounts {
@@ -23,16 +23,6 @@ pub fn to_json(amounts: &Amounts) -> Value {
         .iter()
         .map(|(name, amount)| (name.clone(), json!(amount.canonical())))
         .collect()
-}
-
-/// Adds `more` to `sum`, resource by resource.
-pub fn add(sum: &mut Amounts, more: &Amounts) {
-    for (name, amount) in more {
-        match sum.get_mut(name) {
-            Some(own) => own.add(amount),
-            None => drop(sum.insert(name.clone(), amount.clone())),
-        }
-    }
 }
 
 /// Takes the larger amount of each resource.
@@ -58,57 +48,9 @@ pub fn difference(first: &Amounts, second: &Amounts) -> Amounts {
     found
 }
 
-/// `requests` or `limits` of a pod or container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// What is reserved.
-    Requests,
-    /// What may be used at most.
-    Limits,
-}
-
-impl Side {
-    /// The field's name.
-    pub fn field(self) -> &'static str {
-        match self {
-            Side::Requests => "requests",
-            Side::Limits => "limits",
-        }
-    }
-}
-
-/// Sums what a pod's containers ask for: containers and sidecars add up, init containers count by their maximum
-/// on top of the sidecars started before them; pod-level resources replace sums of the same name.
-pub fn of_pod(spec: &Value, side: Side) -> Amounts {
-    let of = |container: &Value| amounts(&container["resources"][side.field()]);
-    let mut running = Amounts::new();
-    for container in list(&spec["containers"]) {
-        add(&mut running, &of(container));
-    }
-    let (mut sidecars, mut starting) = (Amounts::new(), Amounts::new());
-    for container in list(&spec["initContainers"]) {
-        let mut now = of(container);
-        if container["restartPolicy"] == "Always" {
-            add(&mut running, &now);
-            add(&mut sidecars, &now);
-            now = sidecars.clone();
-        } else {
-            add(&mut now, &sidecars);
-        }
-        raise(&mut starting, &now);
-    }
-    raise(&mut running, &starting);
-    running.extend(amounts(&spec["resources"][side.field()]));
-    running
-}
-
-/// Adds the pod's overhead: to requests always, to limits where one is set.
-pub fn add_overhead(total: &mut Amounts, spec: &Value, side: Side) {
-    let mut overhead = amounts(&spec["overhead"]);
-    if side == Side::Limits {
-        overhead.retain(|name, _| total.get(name).is_some_and(|amount| !amount.is_zero()));
-    }
-    add(total, &overhead);
+/// Reads what a pod's spec says about resources; what validation would refuse counts as unset.
+pub fn pod_resources(spec: &Value) -> PodResources {
+    PodResources::deserialize(spec).unwrap_or_default()
 }
 
 /// The items of a list; nothing when it is unset.

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use mainstay_semantics::quantity::Quantity;
 use serde_json::{Value, json};
 
-use crate::amounts::{Amounts, Side, amounts, list, of_pod};
+use crate::amounts::{Amounts, amounts, list, pod_resources};
 
 /// Fills what containers and init containers leave unset: limits from `default`, requests from
 /// `defaultRequest`. Returns whether anything changed.
@@ -15,19 +15,19 @@ pub fn apply_defaults(limit_range: &Value, pod: &mut Value) -> bool {
         for containers in ["containers", "initContainers"] {
             let containers = pod["spec"].get_mut(containers).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
-                changed |= fill(container, Side::Limits, &item["default"]);
-                changed |= fill(container, Side::Requests, &item["defaultRequest"]);
+                changed |= fill(container, "limits", &item["default"]);
+                changed |= fill(container, "requests", &item["defaultRequest"]);
             }
         }
     }
     changed
 }
 
-fn fill(container: &mut Value, side: Side, defaults: &Value) -> bool {
+fn fill(container: &mut Value, side: &str, defaults: &Value) -> bool {
     let mut changed = false;
     for (name, amount) in defaults.as_object().into_iter().flatten() {
-        if container["resources"][side.field()].get(name).is_none() {
-            container["resources"][side.field()][name] = amount.clone();
+        if container["resources"][side].get(name).is_none() {
+            container["resources"][side][name] = amount.clone();
             changed = true;
         }
     }
@@ -98,9 +98,11 @@ impl Asked {
     }
 
     fn of_pod(spec: &Value) -> Asked {
+        let mut pod = pod_resources(spec);
+        pod.overhead.clear();
         Asked {
-            requests: of_pod(spec, Side::Requests),
-            limits: of_pod(spec, Side::Limits),
+            requests: pod.requests(),
+            limits: pod.limits(),
         }
     }
 

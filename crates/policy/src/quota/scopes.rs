@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::amounts::{Side, amounts, list, of_pod};
+use mainstay_semantics::qos;
+
+use crate::amounts::{list, pod_resources};
 
 use super::usage::{Charged, concerns};
 
@@ -79,22 +81,8 @@ fn is_terminating(spec: &Value) -> bool {
         .is_some_and(|seconds| seconds >= 0)
 }
 
-/// No container (and no pod-level setting) asks for a positive amount of cpu or memory.
 fn is_best_effort(spec: &Value) -> bool {
-    let counts = |list: &Value| {
-        let found = amounts(list);
-        ["cpu", "memory"]
-            .iter()
-            .any(|name| found.get(*name).is_some_and(|amount| amount.sign() > 0))
-    };
-    let pod_level = &spec["resources"];
-    let resources = ["containers", "initContainers"]
-        .iter()
-        .flat_map(|field| list(&spec[*field]))
-        .map(|container| &container["resources"])
-        .chain([pod_level]);
-    let mut sides = resources.flat_map(|r| [&r["requests"], &r["limits"]]);
-    !sides.any(counts)
+    qos::class(&pod_resources(spec)) == qos::Class::BestEffort
 }
 
 fn crosses_namespaces(spec: &Value) -> bool {
@@ -111,9 +99,10 @@ fn crosses_namespaces(spec: &Value) -> bool {
 
 /// Whether the pod sets resources for itself as a whole, which lifts the demand on each container.
 pub(super) fn has_pod_level(spec: &Value) -> bool {
-    [Side::Requests, Side::Limits].iter().any(|side| {
-        spec["resources"][side.field()]
+    let set = |side: &str| {
+        spec["resources"][side]
             .as_object()
             .is_some_and(|set| !set.is_empty())
-    }) && !of_pod(spec, Side::Requests).is_empty()
+    };
+    set("requests") || set("limits")
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mainstay_semantics::quantity::{Format, Quantity};
 use serde_json::Value;
 
-use crate::amounts::{Amounts, Side, add_overhead, amounts, list, of_pod, raise};
+use crate::amounts::{Amounts, amounts, list, pod_resources, raise};
 
 use super::Refusal;
 
@@ -95,11 +95,8 @@ fn unix_seconds(text: &str) -> Option<i64> {
 }
 
 fn of_compute(spec: &Value) -> Amounts {
-    let mut requests = of_pod(spec, Side::Requests);
-    let mut limits = of_pod(spec, Side::Limits);
-    add_overhead(&mut requests, spec, Side::Requests);
-    add_overhead(&mut limits, spec, Side::Limits);
-    named(&requests, &limits)
+    let pod = pod_resources(spec);
+    named(&pod.requests(), &pod.limits())
 }
 
 /// Requests and limits under the names quotas use.
