@@ -1,0 +1,338 @@
+//! The command line: every command, flag and its help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::output::{ColorMode, Format, ProgressMode};
+
+/// Where state lives unless told otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/mainstay";
+
+/// Runs production Kubernetes clusters on machines people own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mainstay",
+    version = crate::commands::version::TEXT,
+    max_term_width = 100,
+    after_help = "Start here:  mainstay up -f examples/local/    then    mainstay status\n\
+                  Objects are kubectl's business; these commands are about causes and time."
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command has.
+#[derive(Debug, ClapArgs)]
+pub struct Global {
+    /// How to print answers
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        env = "MAINSTAY_OUTPUT"
+    )]
+    pub output: Format,
+    /// How to show progress
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        env = "MAINSTAY_PROGRESS"
+    )]
+    pub progress: ProgressMode,
+    /// When to use colour (NO_COLOR wins)
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub color: ColorMode,
+    /// What to log on stderr, for example `info` or `mainstay_fleet=debug`
+    #[arg(long, global = true, env = "MAINSTAY_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start everything on this machine and bring it to what the manifests say
+    Up(UpArgs),
+    /// Stop and undo everything that `up` made
+    Down(DownArgs),
+    /// Show how the installation is, in one screen
+    Status(DataDir),
+    /// Explain what is not healthy, why, and what happens next
+    Doctor(DoctorArgs),
+    /// Explain one object: why is it as it is (for example `why host/h1`)
+    Why(WhyArgs),
+    /// Print the kubeconfig of the management cluster or of a cluster
+    Kubeconfig(KubeconfigArgs),
+    /// Run one bare control plane: API server and store, nothing else
+    Server(ServerArgs),
+    /// Run the node agent on this machine
+    Node(NodeArgs),
+    /// Run node problem detection on this machine
+    Detect(DetectArgs),
+    /// Compose operating system images and look at them
+    Os(OsArgs),
+    /// Try decisions on a scenario without touching anything
+    Simulate(SimulateArgs),
+    /// Explain a failure by its id, for example MS-PRE-0001
+    Explain(ExplainArgs),
+    /// Print the version
+    Version,
+    /// Print shell completions
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// The first process of a local machine
+    #[command(hide = true)]
+    Init(InitArgs),
+    /// The background process that `up` starts
+    #[command(hide = true)]
+    Manage(ManageArgs),
+}
+
+/// The data directory alone.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DataDir {
+    /// Where state lives
+    #[arg(long, default_value = DEFAULT_DATA_DIR, env = "MAINSTAY_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// Flags of `up`.
+#[derive(Debug, ClapArgs)]
+pub struct UpArgs {
+    /// Manifests to apply: a file or a folder; may be given several times
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Where the management API listens
+    #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where the dashboard listens
+    #[arg(long, default_value = "127.0.0.1:7480", value_name = "ADDRESS")]
+    pub dashboard: SocketAddr,
+    /// The bridge's subnet for local machines
+    #[arg(long, default_value = "10.89.0.0/24", value_name = "CIDR")]
+    pub bridge: String,
+    /// Skip a preflight finding by its name; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub ignore: Vec<String>,
+    /// Do not wait until everything is ready
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Only look: run the preflight and check the manifests, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Flags of `down`.
+#[derive(Debug, ClapArgs)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Show what would be undone, change nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Remove the cache of composed images too
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, ClapArgs)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Show what is well too
+    #[arg(long)]
+    pub all: bool,
+    /// Only the preflight of this machine
+    #[arg(long)]
+    pub pre: bool,
+}
+
+/// Flags of `why`.
+#[derive(Debug, ClapArgs)]
+pub struct WhyArgs {
+    /// KIND/NAME, for example host/h1, node/demo-a-1, machine/x, pod/web-0
+    #[arg(value_name = "KIND/NAME")]
+    pub object: String,
+    /// Its namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// The cluster that holds it (pods and nodes); the management cluster without it
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    #[command(flatten)]
+    pub data: DataDir,
+}
+
+/// Flags of `kubeconfig`.
+#[derive(Debug, ClapArgs)]
+pub struct KubeconfigArgs {
+    /// A cluster's name; the management cluster without it
+    pub cluster: Option<String>,
+    /// The cluster's namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub data: DataDir,
+}
+
+/// Flags of `server`.
+#[derive(Debug, ClapArgs)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Use this etcd instead of the embedded store
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub etcd_servers: Vec<String>,
+    /// Static tokens, one `token,user,uid,"group1,group2"` per line
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+}
+
+/// Flags of `node`.
+#[derive(Debug, ClapArgs)]
+pub struct NodeArgs {
+    /// Join data (NodeConfig)
+    #[arg(long, default_value = "/etc/mainstay/node.json", value_name = "FILE")]
+    pub join: PathBuf,
+    /// A KubeletConfiguration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The runtime's socket
+    #[arg(
+        long,
+        default_value = "unix:///run/containerd/containerd.sock",
+        value_name = "URL"
+    )]
+    pub container_runtime_endpoint: String,
+}
+
+/// Flags of `detect`.
+#[derive(Debug, ClapArgs)]
+pub struct DetectArgs {
+    /// System log monitor configurations
+    #[arg(
+        long = "config.system-log-monitor",
+        value_delimiter = ',',
+        value_name = "FILES"
+    )]
+    pub system_log_monitor: Vec<PathBuf>,
+    /// Custom plugin monitor configurations
+    #[arg(
+        long = "config.custom-plugin-monitor",
+        value_delimiter = ',',
+        value_name = "FILES"
+    )]
+    pub custom_plugin_monitor: Vec<PathBuf>,
+    /// The node's name; the host name without it
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// How to reach the API; the node agent's own without it
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `os` and its commands.
+#[derive(Debug, ClapArgs)]
+pub struct OsArgs {
+    #[command(subcommand)]
+    pub command: OsCommand,
+}
+
+/// Commands about images.
+#[derive(Debug, Subcommand)]
+pub enum OsCommand {
+    /// Compose a treefile into a commit (takes rpm-ostree's flags)
+    Compose(ComposeArgs),
+}
+
+/// Flags of `os compose`.
+#[derive(Debug, ClapArgs)]
+pub struct ComposeArgs {
+    /// The treefile, JSON or YAML; `.repo` files lie beside it
+    pub treefile: PathBuf,
+    /// The repository that gets the commit; made when absent
+    #[arg(long, value_name = "DIR")]
+    pub repo: PathBuf,
+    /// Where downloads and base layers are kept
+    #[arg(long, value_name = "DIR")]
+    pub cachedir: Option<PathBuf>,
+    /// Accepted for rpm-ostree's sake: this is the only mode
+    #[arg(long)]
+    pub unified_core: bool,
+}
+
+/// `simulate` and its commands.
+#[derive(Debug, ClapArgs)]
+pub struct SimulateArgs {
+    #[command(subcommand)]
+    pub command: SimulateCommand,
+}
+
+/// What can be simulated.
+#[derive(Debug, Subcommand)]
+pub enum SimulateCommand {
+    /// The repair ladder against random faults; prints what broke an invariant
+    Repair {
+        /// The first schedule's seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many schedules
+        #[arg(long, default_value_t = 100)]
+        schedules: u64,
+    },
+    /// The cluster autoscaler over a scenario file (one JSON case per line)
+    Autoscaler {
+        /// The scenarios
+        file: PathBuf,
+    },
+}
+
+/// Flags of `explain`.
+#[derive(Debug, ClapArgs)]
+pub struct ExplainArgs {
+    /// The id; all of them without it
+    pub id: Option<String>,
+}
+
+/// Flags of `init`.
+#[derive(Debug, ClapArgs)]
+pub struct InitArgs {
+    /// What the provider passes on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub rest: Vec<String>,
+}
+
+/// Flags of `manage`.
+#[derive(Debug, ClapArgs)]
+pub struct ManageArgs {
+    #[command(flatten)]
+    pub data: DataDir,
+    #[arg(long)]
+    pub listen: SocketAddr,
+    #[arg(long)]
+    pub dashboard: SocketAddr,
+    #[arg(long)]
+    pub bridge: String,
+}
