@@ -1,0 +1,181 @@
+//! The agent layer over a base of packages: the `mainstay` binary, its services, and the image's account of itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest;
+use crate::error::{Result, io};
+use crate::snapshot::{Lock, write};
+use crate::treefile::Treefile;
+
+/// Where the image says what it is.
+pub const IMAGE_FACTS: &str = "usr/lib/mainstay/image.json";
+/// What `mainstay init` keeps running.
+pub const SERVICES: &str = "usr/lib/mainstay/services.json";
+/// The image of the sandbox container, made at set-up and imported at start.
+pub const PAUSE_IMAGE: &str = "mainstay.local/pause:1";
+
+/// containerd as the node agent needs it.
+const CONTAINERD_CONFIG: &str = r#"version = 2
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
+]
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "mainstay.local/pause:1"
+  # Without the capability to lower a score, the sandbox's -998 would fail every pod.
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+"#;
+
+/// A service of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// Its name; the log is `/var/log/<name>.log`.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Runs to its end once per boot (again after a failure) instead of being kept running.
+    #[serde(default)]
+    pub once: bool,
+    /// Starts when this file or socket exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<PathBuf>,
+}
+
+/// The services of a node.
+pub fn node_services() -> Vec<Service> {
+    let service = |name: &str, command: &str, once: bool, after: Option<&str>| Service {
+        name: name.to_owned(),
+        command: command.split(' ').map(str::to_owned).collect(),
+        once,
+        after: after.map(PathBuf::from),
+    };
+    let containerd = Some("/run/containerd/containerd.sock");
+    vec![
+        service("containerd", "/usr/bin/containerd", false, None),
+        service(
+            "images",
+            "/usr/bin/mainstay init --import-images",
+            true,
+            containerd,
+        ),
+        service(
+            "node",
+            "/usr/bin/mainstay node --node-config /run/mainstay/machine/node-config",
+            false,
+            containerd,
+        ),
+        service(
+            "detect",
+            "/usr/bin/mainstay detect --node-config /run/mainstay/machine/node-config",
+            false,
+            None,
+        ),
+    ]
+}
+
+/// What is laid over the base.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// The program that becomes `/usr/bin/mainstay`.
+    pub binary: PathBuf,
+    /// Its version.
+    pub version: String,
+    /// What `mainstay init` keeps running.
+    pub services: Vec<Service>,
+}
+
+/// The image's account of itself (`/usr/lib/mainstay/image.json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFacts {
+    /// Branch.
+    #[serde(rename = "ref")]
+    pub branch: String,
+    /// Commit of the base layer (an image cannot hold its own commit; `machine.json` has it).
+    pub commit: String,
+    /// Version of the kernel package, when the image has one.
+    pub kernel: Option<String>,
+    /// Version of containerd.
+    pub containerd: Option<String>,
+    /// Version of runc.
+    pub runc: Option<String>,
+    /// Version of the CNI plugins.
+    pub cni: Option<String>,
+    /// Version of the agent.
+    pub mainstay: String,
+    /// Digest of treefile and packages.
+    pub inputs_digest: String,
+}
+
+impl ImageFacts {
+    pub(crate) fn of(treefile: &Treefile, lock: &Lock, base: &str, agent: &Agent) -> ImageFacts {
+        let version = |names: &[&str]| {
+            names
+                .iter()
+                .find_map(|name| lock.version(name))
+                .map(str::to_owned)
+        };
+        let kernel = lock
+            .packages
+            .iter()
+            .find(|p| p.name == "kernel" || p.name.starts_with("linux-image-"));
+        ImageFacts {
+            branch: treefile.branch.clone(),
+            commit: base.to_owned(),
+            kernel: kernel.map(|package| package.version.clone()),
+            containerd: version(&["containerd", "containerd.io"]),
+            runc: version(&["runc"]),
+            cni: version(&["containernetworking-plugins"]),
+            mainstay: agent.version.clone(),
+            inputs_digest: lock.inputs_digest(),
+        }
+    }
+}
+
+impl Agent {
+    /// Digest of the layer's content.
+    pub(crate) fn digest(&self) -> Result<String> {
+        let binary = digest::of_files(&[&self.binary])?.concat();
+        let services = serde_json::to_string(&self.services).expect("plain data with string keys serializes");
+        let text = [binary.as_str(), &self.version, &services, CONTAINERD_CONFIG].join("\n");
+        Ok(digest::of_bytes(text.as_bytes()))
+    }
+
+    /// Writes the layer into a folder.
+    pub(crate) fn write_layer(&self, folder: &Path, facts: &ImageFacts, treefile: &Treefile) -> Result<()> {
+        let binary = folder.join("usr/bin/mainstay");
+        fs::create_dir_all(folder.join("usr/bin")).map_err(io("create", folder))?;
+        fs::copy(&self.binary, &binary).map_err(io("copy", &self.binary))?;
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&binary, executable).map_err(io("change the mode of", &binary))?;
+        let json =
+            |value: serde_json::Result<Vec<u8>>| value.expect("plain data with string keys serializes");
+        write(&folder.join(IMAGE_FACTS), &json(serde_json::to_vec_pretty(facts)))?;
+        write(
+            &folder.join(SERVICES),
+            &json(serde_json::to_vec_pretty(&self.services)),
+        )?;
+        write(
+            &folder.join("usr/lib/mainstay/sysctls.json"),
+            &json(serde_json::to_vec_pretty(&treefile.sysctls)),
+        )?;
+        write(
+            &folder.join("usr/etc/containerd/config.toml"),
+            CONTAINERD_CONFIG.as_bytes(),
+        )
+    }
+}
