@@ -6,20 +6,28 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ContainerImage, NodeAddress};
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
+use mainstay_control::events::Recorder;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiHandle};
+use crate::cgroups::{CgroupTree, Naming};
+use crate::context::Shared;
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
+use crate::events::Events;
 use crate::facts::{Facts, address_towards};
-use crate::identity;
-use crate::lease;
+use crate::fetch::Fetcher;
 use crate::node_status::Seen;
+use crate::pods::manager::Manager;
+use crate::pods::source;
+use crate::podspec::runtime_config::{NodeSide, Resolver};
+use crate::podspec::security;
 use crate::register::{StatusWriter, register};
-use crate::reserve;
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
+use crate::verdicts::Verdicts;
+use crate::{identity, lease, logs, reserve};
 
 /// How often the status is looked at until the node is ready for the first time.
 const FIRST_LOOKS: Duration = Duration::from_millis(200);
@@ -45,24 +53,6 @@ pub enum AgentError {
     Runtime(#[from] CriError),
 }
 
-/// What every part of the agent shares.
-pub struct Shared {
-    /// What the agent was told.
-    pub settings: Settings,
-    /// Time.
-    pub clock: SharedClock,
-    /// The container runtime.
-    pub cri: Cri,
-    /// The API server.
-    pub api: ApiHandle,
-    /// What the machine is.
-    pub facts: Facts,
-    /// How the runtime does.
-    pub health: RuntimeHealth,
-    /// Asks for a look at the node's status before its turn.
-    pub status_wanted: Notify,
-}
-
 /// Runs the agent until `stop`. Containers live on after it: the next run adopts them.
 ///
 /// # Errors
@@ -70,28 +60,16 @@ pub struct Shared {
 pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken) -> Result<(), AgentError> {
     make_folder(&settings.dirs.root)?;
     let (slot, handle) = api::handle();
-    let shared = Arc::new(Shared {
-        cri: Cri::new(&settings.kubelet.container_runtime_endpoint)?,
-        facts: Facts::read(&settings.overrides),
-        health: RuntimeHealth::new(clock.clone()),
-        status_wanted: Notify::new(),
-        api: handle,
-        clock: clock.clone(),
-        settings,
-    });
+    let shared = Arc::new(share(settings, handle, clock.clone())?);
+    make_cgroups(&shared);
     let mut parts = JoinSet::new();
     match shared.settings.client.clone() {
         Some(client) => slot.set(client),
         None => {
             let store = identity::Store::new(shared.settings.dirs.root.join("pki"));
             let rotate = shared.settings.kubelet.rotate_certificates;
-            parts.spawn(identity::keep(
-                shared.settings.join.clone(),
-                store,
-                rotate,
-                slot,
-                clock.clone(),
-            ));
+            let join = shared.settings.join.clone();
+            parts.spawn(identity::keep(join, store, rotate, slot, clock.clone()));
         }
     }
     parts.spawn(lease::keep(
@@ -100,11 +78,88 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
         shared.settings.kubelet.node_lease_duration_seconds,
         clock,
     ));
+    let manager = Manager::new(shared.clone());
+    let queue = manager.queue.clone();
+    let api = shared.api.clone();
     parts.spawn(keep_status(shared.clone()));
+    parts.spawn(async move { queue.run(api).await });
+    parts.spawn(manager.clone().watch_runtime());
+    parts.spawn(source::follow_api(manager.clone()));
+    parts.spawn(source::follow_folder(manager.clone()));
+    parts.spawn(logs::rotate::keep(shared.clone()));
     tracing::info!(node = shared.settings.node_name(), "the node agent runs");
     stop.cancelled().await;
+    manager.stop();
     parts.shutdown().await;
     Ok(())
+}
+
+fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Shared, AgentError> {
+    let facts = Facts::read(&settings.overrides);
+    let kubelet = &settings.kubelet;
+    let naming = match kubelet.cgroup_driver.as_str() {
+        "systemd" => Naming::Systemd,
+        _ => Naming::Cgroupfs,
+    };
+    let cgroups = kubelet
+        .cgroups_per_qos
+        .then(|| CgroupTree::new(&settings.dirs.cgroups, &kubelet.cgroup_root, naming));
+    Ok(Shared {
+        cri: Cri::new(&kubelet.container_runtime_endpoint)?,
+        health: RuntimeHealth::new(clock.clone()),
+        status_wanted: Notify::new(),
+        events: Events::default(),
+        fetch: Fetcher::new(api.clone(), clock.clone()),
+        node_side: node_side(&settings, &facts),
+        verdicts: Verdicts::default(),
+        host_ips: address(&settings).into_iter().collect(),
+        cgroups,
+        api,
+        facts,
+        clock,
+        settings,
+    })
+}
+
+fn node_side(settings: &Settings, facts: &Facts) -> NodeSide {
+    let kubelet = &settings.kubelet;
+    let resolver = std::fs::read_to_string(&kubelet.resolv_conf).unwrap_or_default();
+    NodeSide {
+        logs: kubelet.pod_logs_dir.clone(),
+        resolver: Resolver::parse(&resolver),
+        cluster_dns: kubelet.cluster_dns.clone(),
+        cluster_domain: kubelet.cluster_domain.clone(),
+        security: security::Defaults {
+            seccomp: kubelet.seccomp_default,
+            seccomp_profiles: settings.dirs.root.join("seccomp").display().to_string(),
+        },
+        memory_bytes: facts.memory_bytes,
+        quota_period_us: kubelet
+            .cpu_cfs_quota
+            .then(|| kubelet.cpu_cfs_quota_period.as_micros() as i64),
+    }
+}
+
+/// Makes the top of the cgroup tree; a kernel that refuses costs the limits, not the node.
+fn make_cgroups(shared: &Shared) {
+    let Some(tree) = &shared.cgroups else { return };
+    let kubelet = &shared.settings.kubelet;
+    let capacity = reserve::capacity(&shared.facts, kubelet, 0);
+    let enforced = kubelet.enforce_node_allocatable.iter().any(|e| e == "pods");
+    let memory = enforced.then(|| reserve::pods_memory(&capacity, kubelet));
+    if let Err(error) = tree.ensure_node(memory, reserve::pods_cpu(&capacity, kubelet)) {
+        tracing::warn!(error = chain(&error), "could not set up the cgroups of pods");
+    }
+}
+
+/// The node's address: as told, else the one that faces the API server.
+fn address(settings: &Settings) -> Option<String> {
+    let servers = &settings.join.api_servers;
+    let ip = settings
+        .overrides
+        .address
+        .or_else(|| servers.iter().find_map(|s| address_towards(s)));
+    ip.map(|ip| ip.to_string())
 }
 
 fn make_folder(path: &std::path::Path) -> Result<(), AgentError> {
@@ -120,6 +175,9 @@ async fn keep_status(shared: Arc<Shared>) {
         let client = shared.api.joined().await;
         match register(&client, &shared.settings).await {
             Ok(node) => {
+                let name = shared.settings.node_name();
+                let recorder = Recorder::start(client, "kubelet", Some(name), shared.clock.clone());
+                shared.events.set(recorder);
                 let mut writer = StatusWriter::registered(&node);
                 keep_registered(&shared, &mut writer).await;
             }
@@ -168,17 +226,12 @@ async fn keep_registered(shared: &Shared, writer: &mut StatusWriter) {
 }
 
 fn addresses(shared: &Shared) -> Vec<NodeAddress> {
-    let servers = &shared.settings.join.api_servers;
-    let ip = shared
-        .settings
-        .overrides
-        .address
-        .or_else(|| servers.iter().find_map(|s| address_towards(s)));
-    let mut addresses: Vec<NodeAddress> = ip
+    let mut addresses: Vec<NodeAddress> = shared
+        .host_ips
         .iter()
         .map(|ip| NodeAddress {
             type_: "InternalIP".to_owned(),
-            address: ip.to_string(),
+            address: ip.clone(),
         })
         .collect();
     addresses.push(NodeAddress {
@@ -206,7 +259,7 @@ pub fn status_images(mut images: Vec<v1::Image>) -> Vec<ContainerImage> {
 async fn look(shared: &Shared) -> Seen {
     let known = shared.health.known();
     let settings = &shared.settings;
-    let bytes = filesystem_bytes(&settings.dirs.root);
+    let bytes = crate::disk::filesystem(&settings.dirs.root).map_or(0, |f| f.capacity_bytes as i64);
     let capacity = reserve::capacity(&shared.facts, &settings.kubelet, bytes);
     let images = match known.errors.as_slice() {
         [] => {
@@ -227,9 +280,4 @@ async fn look(shared: &Shared) -> Seen {
         not_ready: known.errors,
         ..Default::default()
     }
-}
-
-/// The size of the filesystem that `path` is on; 0 when it cannot be told.
-pub fn filesystem_bytes(path: &std::path::Path) -> i64 {
-    rustix::fs::statvfs(path).map_or(0, |s| (s.f_blocks * s.f_frsize) as i64)
 }

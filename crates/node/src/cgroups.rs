@@ -1,0 +1,380 @@
+//! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, named for cgroupfs or systemd.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mainstay_semantics::qos::Class;
+
+use crate::qos::{PodCgroup, shares, weight};
+
+/// v1 hierarchies in which the agent sets limits; the runtime makes the others itself.
+const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "memory", "pids", "hugetlb"];
+
+/// Why a cgroup could not be made or set.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action} {path}")]
+pub struct CgroupError {
+    action: &'static str,
+    path: String,
+    #[source]
+    source: io::Error,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    let path = path.display().to_string();
+    move |source| CgroupError { action, path, source }
+}
+
+/// How the runtime names cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// Plain folders.
+    Cgroupfs,
+    /// Slices of systemd.
+    Systemd,
+}
+
+/// The tree of one node.
+#[derive(Debug, Clone)]
+pub struct CgroupTree {
+    mount: PathBuf,
+    root: String,
+    naming: Naming,
+    v2: bool,
+}
+
+/// Usage of one cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in nanoseconds.
+    pub cpu_nanos: u64,
+    /// Memory in use, bytes.
+    pub memory_bytes: u64,
+    /// Memory in use without inactive page cache, bytes.
+    pub working_set_bytes: u64,
+    /// Anonymous memory, bytes.
+    pub rss_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+impl CgroupTree {
+    /// The tree below `root` (empty: the top) of the hierarchies mounted at `mount`.
+    pub fn new(mount: &Path, root: &str, naming: Naming) -> Self {
+        CgroupTree {
+            v2: mount.join("cgroup.controllers").exists(),
+            mount: mount.to_path_buf(),
+            root: root.trim_end_matches('/').to_owned(),
+            naming,
+        }
+    }
+
+    /// Whether the machine uses the unified hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.v2
+    }
+
+    /// The path of `kubepods` or of one class below the hierarchies; Guaranteed pods sit in `kubepods` itself.
+    pub fn class_path(&self, class: Class) -> String {
+        let tier = match class {
+            Class::Guaranteed => "",
+            Class::Burstable => "burstable",
+            Class::BestEffort => "besteffort",
+        };
+        match (self.naming, tier) {
+            (Naming::Cgroupfs, "") => format!("{}/kubepods", self.root),
+            (Naming::Cgroupfs, tier) => format!("{}/kubepods/{tier}", self.root),
+            (Naming::Systemd, "") => format!("{}/kubepods.slice", self.root),
+            (Naming::Systemd, tier) => format!("{}/kubepods.slice/kubepods-{tier}.slice", self.root),
+        }
+    }
+
+    /// The path of a pod's cgroup below the hierarchies.
+    pub fn pod_path(&self, class: Class, uid: &str) -> String {
+        let parent = self.class_path(class);
+        match self.naming {
+            Naming::Cgroupfs => format!("{parent}/pod{uid}"),
+            Naming::Systemd => {
+                let slice = parent.rsplit('/').next().unwrap_or("").trim_end_matches(".slice");
+                format!("{parent}/{slice}-pod{}.slice", uid.replace('-', "_"))
+            }
+        }
+    }
+
+    /// The parent that the runtime is given for a pod: the whole path, or the slice's name.
+    pub fn runtime_parent(&self, class: Class, uid: &str) -> String {
+        let path = self.pod_path(class, uid);
+        match self.naming {
+            Naming::Cgroupfs => path,
+            Naming::Systemd => path.rsplit('/').next().unwrap_or("").to_owned(),
+        }
+    }
+
+    fn folders(&self, path: &str) -> Vec<PathBuf> {
+        let path = path.trim_start_matches('/');
+        match self.v2 {
+            true => vec![self.mount.join(path)],
+            false => CONTROLLERS
+                .iter()
+                .map(|c| self.mount.join(c))
+                .filter(|dir| dir.is_dir())
+                .map(|dir| dir.join(path))
+                .collect(),
+        }
+    }
+
+    fn make(&self, path: &str) -> Result<(), CgroupError> {
+        for folder in self.folders(path) {
+            std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        }
+        if self.v2 {
+            self.delegate(path);
+        }
+        Ok(())
+    }
+
+    /// Hands the controllers down to `path` (v2); what is not there cannot be handed down.
+    fn delegate(&self, path: &str) {
+        let mut folder = self.mount.clone();
+        for part in path.trim_start_matches('/').split('/') {
+            for controller in ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"] {
+                let _ = std::fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+            folder = folder.join(part);
+        }
+    }
+
+    fn set(&self, path: &str, controller: &str, file: &str, value: &str) -> Result<(), CgroupError> {
+        let path = path.trim_start_matches('/');
+        let target = match self.v2 {
+            true => self.mount.join(path).join(file),
+            false => self.mount.join(controller).join(path).join(file),
+        };
+        std::fs::write(&target, value).map_err(failed("write", &target))
+    }
+
+    fn set_cpu(&self, path: &str, limits: &PodCgroup) -> Result<(), CgroupError> {
+        if self.v2 {
+            self.set(path, "cpu", "cpu.weight", &weight(limits.shares).to_string())?;
+            let quota = limits.quota_us.map_or("max".to_owned(), |q| q.to_string());
+            return self.set(path, "cpu", "cpu.max", &format!("{quota} {}", limits.period_us));
+        }
+        self.set(path, "cpu", "cpu.shares", &limits.shares.to_string())?;
+        if let Some(quota) = limits.quota_us {
+            self.set(path, "cpu", "cpu.cfs_period_us", &limits.period_us.to_string())?;
+            self.set(path, "cpu", "cpu.cfs_quota_us", &quota.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn set_limits(&self, path: &str, limits: &PodCgroup) -> Result<(), CgroupError> {
+        self.set_cpu(path, limits)?;
+        let memory = if self.v2 {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
+        };
+        if let Some(bytes) = limits.memory {
+            self.set(path, "memory", memory, &bytes.to_string())?;
+        }
+        if let Some(pids) = limits.pids {
+            self.set(path, "pids", "pids.max", &pids.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Makes `kubepods` and the class cgroups and limits what all pods together may use.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the tree may then exist in part.
+    pub fn ensure_node(&self, memory: Option<i64>, cpu_milli: i64) -> Result<(), CgroupError> {
+        for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
+            self.make(&self.class_path(class))?;
+        }
+        let all = PodCgroup {
+            shares: shares(cpu_milli),
+            memory,
+            period_us: 100_000,
+            ..Default::default()
+        };
+        self.set_limits(&self.class_path(Class::Guaranteed), &all)?;
+        self.set_tier(Class::BestEffort, 0)
+    }
+
+    /// Sets the weight of a class: the sum of its pods' cpu requests.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_tier(&self, class: Class, cpu_milli: i64) -> Result<(), CgroupError> {
+        let limits = PodCgroup {
+            shares: shares(cpu_milli),
+            period_us: 100_000,
+            ..Default::default()
+        };
+        self.set_cpu(&self.class_path(class), &limits)
+    }
+
+    /// Makes a pod's cgroup and sets its limits.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn ensure_pod(&self, class: Class, uid: &str, limits: &PodCgroup) -> Result<(), CgroupError> {
+        let path = self.pod_path(class, uid);
+        self.make(&path)?;
+        self.set_limits(&path, limits)
+    }
+
+    /// Removes a pod's cgroup with everything below from every hierarchy; one with live processes stays.
+    pub fn remove_pod(&self, class: Class, uid: &str) {
+        let path = self.pod_path(class, uid);
+        let path = path.trim_start_matches('/');
+        let mut tops = vec![self.mount.clone()];
+        if !self.v2 {
+            let entries = std::fs::read_dir(&self.mount).into_iter().flatten().flatten();
+            tops = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
+        }
+        for top in tops {
+            remove_tree(&top.join(path));
+        }
+    }
+
+    fn read(&self, path: &str, controller: &str, file: &str) -> Option<String> {
+        let path = path.trim_start_matches('/');
+        let source = match self.v2 {
+            true => self.mount.join(path).join(file),
+            false => self.mount.join(controller).join(path).join(file),
+        };
+        std::fs::read_to_string(source).ok()
+    }
+
+    fn number(&self, path: &str, controller: &str, file: &str) -> Option<u64> {
+        self.read(path, controller, file)?.trim().parse().ok()
+    }
+
+    /// Reads the usage of a cgroup (`/` for the whole machine); `None` when it is not there.
+    pub fn usage(&self, path: &str) -> Option<Usage> {
+        match self.v2 {
+            true => self.usage_v2(path),
+            false => self.usage_v1(path),
+        }
+    }
+
+    fn usage_v1(&self, path: &str) -> Option<Usage> {
+        let memory_bytes = self.number(path, "memory", "memory.usage_in_bytes")?;
+        let stat = self.read(path, "memory", "memory.stat").unwrap_or_default();
+        let inactive = keyed(&stat, "total_inactive_file").unwrap_or(0);
+        Some(Usage {
+            cpu_nanos: self.number(path, "cpuacct", "cpuacct.usage").unwrap_or(0),
+            memory_bytes,
+            working_set_bytes: memory_bytes.saturating_sub(inactive),
+            rss_bytes: keyed(&stat, "total_rss").unwrap_or(0),
+            pids: self.number(path, "pids", "pids.current").unwrap_or(0),
+        })
+    }
+
+    fn usage_v2(&self, path: &str) -> Option<Usage> {
+        let stat = self.read(path, "", "memory.stat")?;
+        let memory_bytes = self.number(path, "", "memory.current").or_else(|| {
+            // The root cgroup has no memory.current.
+            Some(keyed(&stat, "anon")? + keyed(&stat, "file")?)
+        })?;
+        let cpu = self.read(path, "", "cpu.stat").unwrap_or_default();
+        let inactive = keyed(&stat, "inactive_file").unwrap_or(0);
+        Some(Usage {
+            cpu_nanos: keyed(&cpu, "usage_usec").unwrap_or(0) * 1000,
+            memory_bytes,
+            working_set_bytes: memory_bytes.saturating_sub(inactive),
+            rss_bytes: keyed(&stat, "anon").unwrap_or(0),
+            pids: self.number(path, "", "pids.current").unwrap_or(0),
+        })
+    }
+}
+
+/// One value of a `key value` file.
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find(|l| l.split_whitespace().next() == Some(key))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Removes a folder of the cgroup filesystem, deepest first.
+fn remove_tree(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.path().is_dir()) {
+        remove_tree(&entry.path());
+    }
+    let _ = std::fs::remove_dir(folder);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v1() -> (tempfile::TempDir, CgroupTree) {
+        let dir = tempfile::tempdir().expect("a folder");
+        for controller in ["cpu", "cpuacct", "memory", "pids"] {
+            std::fs::create_dir(dir.path().join(controller)).expect("made");
+        }
+        let tree = CgroupTree::new(dir.path(), "", Naming::Cgroupfs);
+        (dir, tree)
+    }
+
+    #[test]
+    fn names_follow_the_driver() {
+        let tree = CgroupTree::new(Path::new("/nowhere"), "", Naming::Systemd);
+        assert_eq!(
+            tree.pod_path(Class::Burstable, "a-b"),
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-poda_b.slice"
+        );
+        assert_eq!(
+            tree.runtime_parent(Class::Guaranteed, "a-b"),
+            "kubepods-poda_b.slice"
+        );
+        let (_dir, tree) = v1();
+        assert_eq!(
+            tree.runtime_parent(Class::BestEffort, "u"),
+            "/kubepods/besteffort/podu"
+        );
+    }
+
+    #[test]
+    fn limits_are_written_where_the_kernel_reads_them() {
+        let (dir, tree) = v1();
+        let limits = PodCgroup {
+            shares: 256,
+            quota_us: Some(50_000),
+            period_us: 100_000,
+            memory: Some(1 << 20),
+            pids: Some(64),
+        };
+        tree.ensure_pod(Class::Burstable, "u", &limits).expect("made");
+        let read = |file: &str| {
+            std::fs::read_to_string(dir.path().join(file)).unwrap_or_else(|e| format!("{file}: {e}"))
+        };
+        assert_eq!(read("cpu/kubepods/burstable/podu/cpu.shares"), "256");
+        assert_eq!(
+            read("memory/kubepods/burstable/podu/memory.limit_in_bytes"),
+            "1048576"
+        );
+        assert_eq!(read("pids/kubepods/burstable/podu/pids.max"), "64");
+    }
+
+    #[test]
+    fn v2_values_are_converted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory").expect("written");
+        let tree = CgroupTree::new(dir.path(), "", Naming::Cgroupfs);
+        let limits = PodCgroup {
+            shares: 102,
+            quota_us: Some(10_000),
+            period_us: 100_000,
+            ..Default::default()
+        };
+        tree.ensure_pod(Class::Guaranteed, "u", &limits).expect("made");
+        let read =
+            |f: &str| std::fs::read_to_string(dir.path().join("kubepods/podu").join(f)).expect("there");
+        assert_eq!(
+            (read("cpu.weight"), read("cpu.max")),
+            ("4".into(), "10000 100000".into())
+        );
+    }
+}

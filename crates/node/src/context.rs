@@ -1,0 +1,53 @@
+//! What every part of the agent shares.
+
+use tokio::sync::Notify;
+
+use mainstay_base::clock::SharedClock;
+
+use crate::api::ApiHandle;
+use crate::cgroups::CgroupTree;
+use crate::cri::Cri;
+use crate::events::Events;
+use crate::facts::Facts;
+use crate::fetch::Fetcher;
+use crate::podspec::runtime_config::NodeSide;
+use crate::runtime_health::RuntimeHealth;
+use crate::settings::Settings;
+use crate::verdicts::Verdicts;
+
+/// What every part of the agent shares.
+pub struct Shared {
+    /// What the agent was told.
+    pub settings: Settings,
+    /// Time.
+    pub clock: SharedClock,
+    /// The container runtime.
+    pub cri: Cri,
+    /// The API server.
+    pub api: ApiHandle,
+    /// What the machine is.
+    pub facts: Facts,
+    /// How the runtime does.
+    pub health: RuntimeHealth,
+    /// Asks for a look at the node's status before its turn.
+    pub status_wanted: Notify,
+    /// Events about pods and the node.
+    pub events: Events,
+    /// ConfigMaps, Secrets, tokens and Services.
+    pub fetch: Fetcher,
+    /// The cgroup tree; `None` when it is switched off.
+    pub cgroups: Option<CgroupTree>,
+    /// What goes from the node into every sandbox and container.
+    pub node_side: NodeSide,
+    /// What probes found.
+    pub verdicts: Verdicts,
+    /// The node's addresses.
+    pub host_ips: Vec<String>,
+}
+
+impl Shared {
+    /// The current time in nanoseconds since the epoch, as the runtime counts.
+    pub fn now_nanos(&self) -> i64 {
+        i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(i64::MAX)
+    }
+}

@@ -1,0 +1,359 @@
+//! ConfigMaps, Secrets, service-account tokens and Services that pods of this node refer to.
+//!
+//! Answers are kept for a short while, and longer when the API server is away: pods restart without it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret, Service};
+use kube::Api;
+use kube::api::ListParams;
+use mainstay_base::clock::SharedClock;
+use serde_json::json;
+
+use crate::api::ApiHandle;
+use crate::podspec;
+use crate::podspec::env::service_variables;
+use crate::volumes::content::{Objects, TokenKey, token_key};
+
+/// How long an answer counts as fresh.
+const FRESH: Duration = Duration::from_secs(20);
+/// How long to wait for one object.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Names of what a pod refers to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// ConfigMaps.
+    pub config_maps: BTreeSet<String>,
+    /// Secrets.
+    pub secrets: BTreeSet<String>,
+    /// Tokens.
+    pub tokens: BTreeSet<TokenKey>,
+}
+
+/// Collects what a pod refers to.
+pub fn wanted(spec: &PodSpec) -> Wanted {
+    let mut wanted = Wanted::default();
+    for container in spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+    {
+        for from in container.env_from.iter().flatten() {
+            wanted
+                .config_maps
+                .extend(from.config_map_ref.iter().map(|r| r.name.clone()));
+            wanted
+                .secrets
+                .extend(from.secret_ref.iter().map(|r| r.name.clone()));
+        }
+        for from in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|e| e.value_from.as_ref())
+        {
+            wanted
+                .config_maps
+                .extend(from.config_map_key_ref.iter().map(|r| r.name.clone()));
+            wanted
+                .secrets
+                .extend(from.secret_key_ref.iter().map(|r| r.name.clone()));
+        }
+    }
+    for volume in spec.volumes.iter().flatten() {
+        wanted
+            .config_maps
+            .extend(volume.config_map.iter().map(|s| s.name.clone()));
+        wanted
+            .secrets
+            .extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
+        for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+            wanted
+                .config_maps
+                .extend(source.config_map.iter().map(|s| s.name.clone()));
+            wanted
+                .secrets
+                .extend(source.secret.iter().map(|s| s.name.clone()));
+            wanted
+                .tokens
+                .extend(source.service_account_token.iter().map(token_key));
+        }
+    }
+    wanted
+}
+
+/// Whether a pod's volumes hold content that can change while it runs.
+pub fn has_changing_content(spec: &PodSpec) -> bool {
+    spec.volumes.iter().flatten().any(|v| {
+        v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some()
+    })
+}
+
+struct Kept<T> {
+    at: Duration,
+    value: Option<T>,
+}
+
+type Cache<K, T> = Mutex<HashMap<K, Kept<T>>>;
+type MapData = (BTreeMap<String, String>, BTreeMap<String, Vec<u8>>);
+type SecretData = BTreeMap<String, Vec<u8>>;
+
+struct Token {
+    text: String,
+    refresh_at: jiff::Timestamp,
+}
+
+/// Fetches and keeps what pods refer to.
+pub struct Fetcher {
+    api: ApiHandle,
+    clock: SharedClock,
+    config_maps: Cache<(String, String), MapData>,
+    secrets: Cache<(String, String), SecretData>,
+    services: Cache<String, BTreeMap<String, String>>,
+    tokens: Mutex<HashMap<(String, TokenKey), Token>>,
+}
+
+impl Fetcher {
+    /// Makes an empty fetcher.
+    pub fn new(api: ApiHandle, clock: SharedClock) -> Self {
+        Fetcher {
+            api,
+            clock,
+            config_maps: Mutex::default(),
+            secrets: Mutex::default(),
+            services: Mutex::default(),
+            tokens: Mutex::default(),
+        }
+    }
+
+    /// Answers from what is kept while fresh; else asks, and falls back to what was kept when asking fails.
+    async fn cached<K, T, F>(&self, cache: &Cache<K, T>, key: K, ask: F) -> Option<T>
+    where
+        K: std::hash::Hash + Eq,
+        T: Clone,
+        F: Future<Output = Result<Option<T>, kube::Error>>,
+    {
+        let now = self.clock.monotonic();
+        if let Some(kept) = cache.lock().expect("no holder panics").get(&key)
+            && kept.value.is_some()
+            && now.saturating_sub(kept.at) < FRESH
+        {
+            return kept.value.clone();
+        }
+        match tokio::time::timeout(PATIENCE, ask).await {
+            Ok(Ok(value)) => {
+                let kept = Kept {
+                    at: now,
+                    value: value.clone(),
+                };
+                cache.lock().expect("no holder panics").insert(key, kept);
+                value
+            }
+            failed => {
+                if let Ok(Err(error)) = &failed {
+                    tracing::debug!(
+                        error = mainstay_base::error::chain(error),
+                        "could not fetch an object for a pod"
+                    );
+                }
+                let cache = cache.lock().expect("no holder panics");
+                cache.get(&key).and_then(|kept| kept.value.clone())
+            }
+        }
+    }
+
+    async fn config_map(&self, client: &kube::Client, namespace: &str, name: &str) -> Option<MapData> {
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        let key = (namespace.to_owned(), name.to_owned());
+        let ask = async {
+            let found = api.get_opt(name).await?;
+            Ok(found.map(|m| {
+                let binary = m.binary_data.unwrap_or_default();
+                let binary = binary.into_iter().map(|(k, v)| (k, v.0)).collect();
+                (m.data.unwrap_or_default(), binary)
+            }))
+        };
+        self.cached(&self.config_maps, key, ask).await
+    }
+
+    /// The data of one Secret.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Option<SecretData> {
+        let client = self.api.client()?;
+        let api: Api<Secret> = Api::namespaced(client, namespace);
+        let key = (namespace.to_owned(), name.to_owned());
+        let ask = async {
+            let found = api.get_opt(name).await?;
+            Ok(found.map(|s| {
+                s.data
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(k, v)| (k, v.0))
+                    .collect()
+            }))
+        };
+        self.cached(&self.secrets, key, ask).await
+    }
+
+    async fn services(&self, client: &kube::Client, namespace: &str) -> BTreeMap<String, String> {
+        let api: Api<Service> = Api::namespaced(client.clone(), namespace);
+        let ask = async {
+            let list = api.list(&ListParams::default()).await?;
+            Ok(Some(
+                list.items
+                    .iter()
+                    .flat_map(|s| variables(s))
+                    .collect::<BTreeMap<_, _>>(),
+            ))
+        };
+        self.cached(&self.services, namespace.to_owned(), ask)
+            .await
+            .unwrap_or_default()
+    }
+
+    async fn token(&self, client: &kube::Client, pod: &Pod, key: &TokenKey) -> Option<String> {
+        let held = (podspec::uid(pod).to_owned(), key.clone());
+        if let Some(token) = self.tokens.lock().expect("no holder panics").get(&held)
+            && self.clock.now() < token.refresh_at
+        {
+            return Some(token.text.clone());
+        }
+        let asked = tokio::time::timeout(PATIENCE, request_token(client, pod, key)).await;
+        let status = match asked {
+            Ok(Ok(request)) => request.status?,
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    tracing::warn!(
+                        error = mainstay_base::error::chain(&error),
+                        "could not get a service account token"
+                    );
+                }
+                let tokens = self.tokens.lock().expect("no holder panics");
+                return tokens.get(&held).map(|t| t.text.clone());
+            }
+        };
+        let now = self.clock.now().as_second();
+        let ends = status.expiration_timestamp.map_or(now, |t| t.0.as_second());
+        let life = (ends - now).clamp(0, 30 * 3600);
+        let text = status.token?;
+        let refresh_at = jiff::Timestamp::from_second(now + life * 4 / 5).unwrap_or(jiff::Timestamp::MAX);
+        let token = Token {
+            text: text.clone(),
+            refresh_at,
+        };
+        self.tokens.lock().expect("no holder panics").insert(held, token);
+        Some(text)
+    }
+
+    /// Everything a pod refers to, as far as it is there.
+    pub async fn objects(&self, pod: &Pod) -> Objects {
+        let mut objects = Objects::default();
+        let (Some(spec), Some(client)) = (pod.spec.as_ref(), self.api.client()) else {
+            return objects;
+        };
+        let namespace = podspec::namespace(pod);
+        let wanted = wanted(spec);
+        for name in &wanted.config_maps {
+            if let Some((text, binary)) = self.config_map(&client, namespace, name).await {
+                objects.sources.config_maps.insert(name.clone(), text);
+                objects.binary.insert(name.clone(), binary);
+            }
+        }
+        for name in &wanted.secrets {
+            if let Some(data) = self.secret(namespace, name).await {
+                objects.sources.secrets.insert(name.clone(), data);
+            }
+        }
+        for key in &wanted.tokens {
+            if let Some(text) = self.token(&client, pod, key).await {
+                objects.tokens.insert(key.clone(), text);
+            }
+        }
+        if spec.enable_service_links != Some(false) {
+            objects.sources.services = self.services(&client, namespace).await;
+        }
+        let master = self.services(&client, "default").await;
+        let ours = master
+            .into_iter()
+            .filter(|(name, _)| name.starts_with("KUBERNETES_"));
+        objects.sources.services.extend(ours);
+        objects
+    }
+
+    /// Forgets a pod's tokens.
+    pub fn forget(&self, uid: &str) {
+        self.tokens
+            .lock()
+            .expect("no holder panics")
+            .retain(|(owner, _), _| owner != uid);
+    }
+}
+
+fn variables(service: &Service) -> BTreeMap<String, String> {
+    let spec = service.spec.as_ref();
+    let ip = spec
+        .and_then(|s| s.cluster_ip.as_deref())
+        .filter(|ip| !ip.is_empty() && *ip != "None");
+    let Some(ip) = ip else { return BTreeMap::new() };
+    let ports: Vec<_> = spec
+        .and_then(|s| s.ports.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|p| {
+            let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            (p.name.clone().filter(|n| !n.is_empty()), p.port, protocol)
+        })
+        .collect();
+    service_variables(service.metadata.name.as_deref().unwrap_or(""), ip, &ports)
+}
+
+async fn request_token(
+    client: &kube::Client,
+    pod: &Pod,
+    key: &TokenKey,
+) -> Result<TokenRequest, kube::Error> {
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.service_account_name.as_deref())
+        .filter(|n| !n.is_empty())
+        .unwrap_or("default");
+    let audiences: Vec<&str> = Some(key.0.as_str())
+        .filter(|a| !a.is_empty())
+        .into_iter()
+        .collect();
+    let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {
+        "audiences": audiences, "expirationSeconds": key.1,
+        "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": podspec::name(pod), "uid": podspec::uid(pod)}}});
+    let path = format!(
+        "/api/v1/namespaces/{}/serviceaccounts/{account}/token",
+        podspec::namespace(pod)
+    );
+    let request = http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(body.to_string().into_bytes())
+        .map_err(kube::Error::HttpError)?;
+    client.request(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_a_pod_refers_to_is_found() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "containers": [{"name": "a", "envFrom": [{"secretRef": {"name": "s1"}}],
+                "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "m1", "key": "k"}}}]}],
+            "volumes": [{"name": "v", "secret": {"secretName": "s2"}},
+                {"name": "w", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}, {"configMap": {"name": "m2"}}]}}]}))
+        .expect("valid");
+        let wanted = wanted(&spec);
+        assert_eq!(Vec::from_iter(&wanted.config_maps), ["m1", "m2"]);
+        assert_eq!(Vec::from_iter(&wanted.secrets), ["s1", "s2"]);
+        assert_eq!(Vec::from_iter(&wanted.tokens), [&(String::new(), 3600)]);
+    }
+}

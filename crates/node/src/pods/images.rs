@@ -1,0 +1,316 @@
+//! Images of containers: present, pulled, or why not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use mainstay_control::events::EventKind;
+use serde::Deserialize;
+
+use crate::context::Shared;
+use crate::cri::{image_spec, runtime_v1 as v1};
+use crate::podspec;
+
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// Why a container waits: the reason and message of its waiting state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// Details.
+    pub message: String,
+}
+
+impl Waiting {
+    /// Makes one.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Waiting {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Pull back-off of one pod, by image.
+#[derive(Debug, Default)]
+pub struct PullBackoff(Mutex<HashMap<String, (Duration, Duration)>>);
+
+impl PullBackoff {
+    /// What is left to wait at `now` (monotonic).
+    fn left(&self, image: &str, now: Duration) -> Option<Duration> {
+        let entries = self.0.lock().expect("no holder panics");
+        let (wait, failed_at) = entries.get(image)?;
+        Some((*failed_at + *wait).saturating_sub(now)).filter(|left| !left.is_zero())
+    }
+
+    fn failed(&self, image: &str, now: Duration) {
+        let mut entries = self.0.lock().expect("no holder panics");
+        let wait = match entries.get(image) {
+            Some((wait, at)) if now.saturating_sub(*at) < 2 * LONGEST_WAIT => (*wait * 2).min(LONGEST_WAIT),
+            _ => FIRST_WAIT,
+        };
+        entries.insert(image.to_owned(), (wait, now));
+    }
+
+    /// The shortest wait of any image, to know when to look again.
+    pub fn next(&self, now: Duration) -> Option<Duration> {
+        let entries = self.0.lock().expect("no holder panics");
+        let left = entries
+            .values()
+            .map(|(wait, at)| (*at + *wait).saturating_sub(now));
+        left.filter(|l| !l.is_zero()).min()
+    }
+}
+
+/// Adds `:latest` to a reference without tag and digest.
+pub fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.contains(':') || last.contains('@') {
+        true => image.to_owned(),
+        false => format!("{image}:latest"),
+    }
+}
+
+fn policy(container: &Container, image: &str) -> String {
+    match container.image_pull_policy.as_deref() {
+        Some(policy) if !policy.is_empty() => policy.to_owned(),
+        _ if image.ends_with(":latest") => "Always".to_owned(),
+        _ => "IfNotPresent".to_owned(),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct DockerConfig {
+    auths: BTreeMap<String, DockerAuth>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+struct DockerAuth {
+    username: String,
+    password: String,
+    auth: String,
+    identitytoken: String,
+}
+
+/// The registry host of an image reference.
+fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains('.') || host.contains(':') || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}
+
+fn auth_for(config: &DockerConfig, image: &str) -> Option<v1::AuthConfig> {
+    let host = registry(image);
+    let (server, auth) = config.auths.iter().find(|(server, _)| {
+        let bare = server
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
+        let bare_host = bare.split('/').next().unwrap_or(bare);
+        bare_host == host || (host == "docker.io" && bare_host == "index.docker.io")
+    })?;
+    let (mut username, mut password) = (auth.username.clone(), auth.password.clone());
+    if username.is_empty() {
+        let decoded = base64::engine::general_purpose::STANDARD
+            .decode(&auth.auth)
+            .ok()?;
+        let text = String::from_utf8(decoded).ok()?;
+        let (user, secret) = text.split_once(':')?;
+        (username, password) = (user.to_owned(), secret.to_owned());
+    }
+    Some(v1::AuthConfig {
+        username,
+        password,
+        identity_token: auth.identitytoken.clone(),
+        server_address: server.clone(),
+        ..Default::default()
+    })
+}
+
+async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Vec<v1::AuthConfig> {
+    let mut found = Vec::new();
+    let references = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.image_pull_secrets.as_ref())
+        .into_iter()
+        .flatten();
+    for reference in references {
+        let Some(data) = shared
+            .fetch
+            .secret(podspec::namespace(pod), &reference.name)
+            .await
+        else {
+            continue;
+        };
+        let parsed = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
+            (Some(json), _) => serde_json::from_slice(json).ok(),
+            (None, Some(json)) => serde_json::from_slice(json)
+                .ok()
+                .map(|auths| DockerConfig { auths }),
+            (None, None) => None,
+        };
+        found.extend(parsed.as_ref().and_then(|c| auth_for(c, image)));
+    }
+    found
+}
+
+/// Makes sure that a container's image is here.
+///
+/// # Errors
+/// Why the container must wait.
+pub async fn ensure(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    sandbox: &v1::PodSandboxConfig,
+    backoff: &PullBackoff,
+) -> Result<v1::Image, Waiting> {
+    let image = with_tag(container.image.as_deref().unwrap_or(""));
+    let present = shared
+        .cri
+        .image(&image)
+        .await
+        .map_err(|e| Waiting::new("ImageInspectError", e.message()))?;
+    let policy = policy(container, &image);
+    let event = |kind, reason: &str, message: String| {
+        shared
+            .events
+            .container(pod, &container.name, kind, reason, message);
+    };
+    match (present, policy.as_str()) {
+        (Some(found), "IfNotPresent" | "Never") => {
+            event(
+                EventKind::Normal,
+                "Pulled",
+                format!("Container image {image:?} already present on machine"),
+            );
+            return Ok(found);
+        }
+        (None, "Never") => {
+            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            event(EventKind::Warning, "ErrImageNeverPull", message.clone());
+            return Err(Waiting::new("ErrImageNeverPull", message));
+        }
+        _ => {}
+    }
+    if backoff.left(&image, shared.clock.monotonic()).is_some() {
+        event(
+            EventKind::Normal,
+            "BackOff",
+            format!("Back-off pulling image {image:?}"),
+        );
+        return Err(Waiting::new(
+            "ImagePullBackOff",
+            format!("Back-off pulling image {image:?}"),
+        ));
+    }
+    event(EventKind::Normal, "Pulling", format!("Pulling image {image:?}"));
+    let started = shared.clock.monotonic();
+    match pull(shared, pod, &image, sandbox).await {
+        Ok(found) => {
+            let took = crate::config::duration::format(shared.clock.monotonic().saturating_sub(started));
+            let size = found.size;
+            event(
+                EventKind::Normal,
+                "Pulled",
+                format!(
+                    "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {size} bytes."
+                ),
+            );
+            Ok(found)
+        }
+        Err(why) => {
+            backoff.failed(&image, shared.clock.monotonic());
+            event(
+                EventKind::Warning,
+                "Failed",
+                format!("Failed to pull image {image:?}: {why}"),
+            );
+            event(EventKind::Warning, "Failed", "Error: ErrImagePull".to_owned());
+            Err(Waiting::new("ErrImagePull", why))
+        }
+    }
+}
+
+async fn pull(
+    shared: &Shared,
+    pod: &Pod,
+    image: &str,
+    sandbox: &v1::PodSandboxConfig,
+) -> Result<v1::Image, String> {
+    let mut tries: Vec<Option<v1::AuthConfig>> = credentials(shared, pod, image)
+        .await
+        .into_iter()
+        .map(Some)
+        .collect();
+    if tries.is_empty() {
+        tries.push(None);
+    }
+    let mut last = String::new();
+    for auth in tries {
+        let request = v1::PullImageRequest {
+            image: Some(image_spec(image)),
+            auth,
+            sandbox_config: Some(sandbox.clone()),
+        };
+        match shared.cri.pull_image(request).await {
+            Ok(answer) => {
+                let found = shared
+                    .cri
+                    .image(&answer.image_ref)
+                    .await
+                    .map_err(|e| e.message())?;
+                return found.ok_or_else(|| format!("image {image} is gone right after its pull"));
+            }
+            Err(error) => last = error.message(),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_without_tag_means_latest() {
+        let rows = ["busybox", "r.io:5000/a/b", "a:1", "a@sha256:00"];
+        assert_eq!(
+            rows.map(with_tag),
+            ["busybox:latest", "r.io:5000/a/b:latest", "a:1", "a@sha256:00"]
+        );
+    }
+
+    #[test]
+    fn credentials_are_found_by_registry() {
+        let text = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}, "r.io:5000": {"username": "x", "password": "y"}}}"#;
+        let config: DockerConfig = serde_json::from_str(text).expect("valid");
+        let user = |image: &str| auth_for(&config, image).map(|a| a.username);
+        assert_eq!(
+            [user("busybox"), user("r.io:5000/a"), user("other.io/a")],
+            [Some("u".into()), Some("x".into()), None]
+        );
+    }
+
+    #[test]
+    fn pull_waits_double() {
+        let backoff = PullBackoff::default();
+        backoff.failed("i", Duration::ZERO);
+        assert_eq!(
+            backoff.left("i", Duration::from_secs(4)),
+            Some(Duration::from_secs(6))
+        );
+        backoff.failed("i", Duration::from_secs(10));
+        assert_eq!(
+            backoff.next(Duration::from_secs(10)),
+            Some(Duration::from_secs(20))
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! All pods of the node: gives each a worker, wakes it when the runtime changed, removes what belongs to none.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::task::JoinHandle;
+
+use super::status_writer::StatusQueue;
+use super::worker::{End, Inbox, Worker};
+use crate::context::Shared;
+use crate::cri::{CriError, runtime_v1 as v1};
+use crate::podspec::{self, labels};
+
+/// How often everything is listed when the runtime offers no events.
+const RELIST: Duration = Duration::from_secs(1);
+/// How often when it does.
+const RELIST_WITH_EVENTS: Duration = Duration::from_secs(15);
+
+struct Entry {
+    inbox: Arc<Inbox>,
+    task: JoinHandle<()>,
+}
+
+/// The pods of the node.
+pub struct Manager {
+    shared: Arc<Shared>,
+    /// Statuses on their way.
+    pub queue: Arc<StatusQueue>,
+    entries: Mutex<HashMap<String, Entry>>,
+    api_synced: AtomicBool,
+    files_read: AtomicBool,
+    events_flow: AtomicBool,
+}
+
+impl Manager {
+    /// Makes a manager without pods.
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Manager {
+            shared,
+            queue: Arc::default(),
+            entries: Mutex::default(),
+            api_synced: AtomicBool::new(false),
+            files_read: AtomicBool::new(false),
+            events_flow: AtomicBool::new(false),
+        })
+    }
+
+    /// What this manager works with.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The API server's list is complete: what the runtime has beyond it is an orphan.
+    pub fn api_is_synced(&self) {
+        self.api_synced.store(true, Ordering::Relaxed);
+    }
+
+    /// The manifest folder has been read.
+    pub fn files_are_read(&self) {
+        self.files_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes a new or changed pod.
+    pub fn update(&self, pod: Pod) {
+        let pod = Arc::new(pod);
+        let uid = podspec::uid(&pod).to_owned();
+        let mut entries = self.entries.lock().expect("no holder panics");
+        entries.retain(|_, entry| !entry.task.is_finished());
+        if let Some(entry) = entries.get(&uid) {
+            entry.inbox.update(pod);
+            return;
+        }
+        let refusal = (!is_known_to_run(&pod)).then(|| {
+            let others: Vec<Arc<Pod>> = entries.values().map(|e| e.inbox.pod()).collect();
+            crate::admission::refuse(&self.shared, &pod, &others)
+        });
+        let inbox = Arc::new(Inbox::new(pod.clone()));
+        if let Some(refusal) = refusal.flatten() {
+            self.shared.events.pod(
+                &pod,
+                mainstay_control::events::EventKind::Warning,
+                &refusal.reason,
+                refusal.message.clone(),
+            );
+            inbox.end(End::Failed {
+                message: format!("Pod was rejected: {}", refusal.message),
+                reason: refusal.reason,
+                grace_seconds: Some(0),
+            });
+        }
+        let worker = Worker::new(self.shared.clone(), self.queue.clone(), inbox.clone());
+        let task = tokio::spawn(worker.run());
+        entries.insert(uid, Entry { inbox, task });
+    }
+
+    /// The pod's object is gone.
+    pub fn remove(&self, uid: &str) {
+        self.queue.forget(uid);
+        if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
+            entry.inbox.end(End::Gone);
+        }
+    }
+
+    /// Ends a pod from the node's side (eviction, preemption, shutdown).
+    pub fn end(&self, uid: &str, end: End) {
+        if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
+            entry.inbox.end(end);
+        }
+    }
+
+    /// UIDs of known pods whose source the filter accepts.
+    pub fn uids(&self, keep: impl Fn(&Pod) -> bool) -> HashSet<String> {
+        let entries = self.entries.lock().expect("no holder panics");
+        let kept = entries.iter().filter(|(_, e)| keep(&e.inbox.pod()));
+        kept.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// All pods that have not ended.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        let entries = self.entries.lock().expect("no holder panics");
+        entries
+            .values()
+            .filter(|e| !e.task.is_finished())
+            .map(|e| e.inbox.pod())
+            .collect()
+    }
+
+    /// A pod by name.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let mut pods = self.pods();
+        pods.retain(|p| podspec::namespace(p) == namespace && podspec::name(p) == name);
+        // A static pod that was replaced may still be ending.
+        pods.into_iter()
+            .max_by_key(|p| p.metadata.deletion_timestamp.is_none())
+    }
+
+    /// Ends all workers; containers run on.
+    pub fn stop(&self) {
+        for (_, entry) in self.entries.lock().expect("no holder panics").drain() {
+            entry.task.abort();
+        }
+    }
+
+    fn wake(&self, uid: &str) {
+        if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
+            entry.inbox.wake.notify_one();
+        }
+    }
+
+    /// Watches the runtime for as long as the agent runs.
+    pub async fn watch_runtime(self: Arc<Self>) {
+        let events = tokio::spawn(self.clone().follow_events());
+        let mut seen: HashMap<String, u64> = HashMap::new();
+        loop {
+            match self.list_all().await {
+                Ok(now) => {
+                    self.shared.health.listed();
+                    for (uid, state) in &now {
+                        if seen.get(uid) != Some(state) {
+                            self.wake(uid);
+                        }
+                    }
+                    for uid in seen.keys().filter(|uid| !now.contains_key(*uid)) {
+                        self.wake(uid);
+                    }
+                    self.remove_orphans(now.keys()).await;
+                    seen = now;
+                }
+                Err(error) => tracing::debug!(error = error.message(), "could not list pods"),
+            }
+            let flows = self.events_flow.load(Ordering::Relaxed) && !events.is_finished();
+            tokio::time::sleep(if flows { RELIST_WITH_EVENTS } else { RELIST }).await;
+        }
+    }
+
+    /// A digest of each pod's state in the runtime.
+    async fn list_all(&self) -> Result<HashMap<String, u64>, CriError> {
+        let cri = &self.shared.cri;
+        let sandboxes = cri
+            .list_sandboxes(v1::ListPodSandboxRequest { filter: None })
+            .await?;
+        let containers = cri
+            .list_containers(v1::ListContainersRequest { filter: None })
+            .await?;
+        let mut parts: HashMap<String, Vec<(String, i32)>> = HashMap::new();
+        let named = sandboxes
+            .items
+            .into_iter()
+            .map(|s| (s.labels, s.id, s.state))
+            .chain(
+                containers
+                    .containers
+                    .into_iter()
+                    .map(|c| (c.labels, c.id, c.state)),
+            );
+        for (labels, id, state) in named {
+            if let Some(uid) = labels.get(labels::POD_UID) {
+                parts.entry(uid.clone()).or_default().push((id, state));
+            }
+        }
+        Ok(parts
+            .into_iter()
+            .map(|(uid, mut parts)| {
+                parts.sort_unstable();
+                let mut hasher = DefaultHasher::new();
+                parts.hash(&mut hasher);
+                (uid, hasher.finish())
+            })
+            .collect())
+    }
+
+    async fn follow_events(self: Arc<Self>) {
+        loop {
+            match self.shared.cri.events().await {
+                Ok(mut stream) => {
+                    self.events_flow.store(true, Ordering::Relaxed);
+                    while let Some(Ok(event)) = stream.next().await {
+                        let metadata = event.pod_sandbox_status.and_then(|s| s.metadata);
+                        if let Some(metadata) = metadata {
+                            self.wake(&metadata.uid);
+                        }
+                    }
+                    self.events_flow.store(false, Ordering::Relaxed);
+                }
+                Err(error) if error.is_unimplemented() => return,
+                Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Stops and removes sandboxes of pods that neither source knows.
+    async fn remove_orphans(&self, uids: impl Iterator<Item = &String>) {
+        let complete = self.api_synced.load(Ordering::Relaxed) && self.files_read.load(Ordering::Relaxed);
+        if !complete {
+            return;
+        }
+        let known = self.uids(|_| true);
+        for uid in uids.filter(|uid| !known.contains(*uid)) {
+            if let Err(error) = self.remove_orphan(uid).await {
+                tracing::warn!(uid, error = error.message(), "could not remove an orphaned pod");
+            }
+        }
+    }
+
+    async fn remove_orphan(&self, uid: &str) -> Result<(), CriError> {
+        let cri = &self.shared.cri;
+        let view = super::observe::observe(cri, uid, &mut super::observe::EndedCache::default()).await?;
+        tracing::info!(uid, "removing a pod that no source knows");
+        for container in view.running() {
+            let grace = Duration::from_secs(container.grace_seconds.unwrap_or(30).max(1) as u64);
+            cri.stop_container(&container.id, grace).await?;
+        }
+        for sandbox in &view.sandboxes {
+            cri.stop_sandbox(&sandbox.id).await?;
+            cri.remove_sandbox(&sandbox.id).await?;
+        }
+        if let Err(error) = crate::volumes::tear_down(&self.shared.settings.dirs.root, uid) {
+            tracing::warn!(uid, %error, "could not remove an orphan's volumes");
+        }
+        if let Some(tree) = &self.shared.cgroups {
+            use mainstay_semantics::qos::Class;
+            for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
+                tree.remove_pod(class, uid);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the node has taken this pod before (admission is asked once).
+fn is_known_to_run(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let begun = status.is_some_and(|s| s.start_time.is_some());
+    let over = status.and_then(|s| s.phase.as_deref());
+    begun || matches!(over, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
+}

@@ -1,0 +1,129 @@
+//! What the runtime shows of one pod.
+
+use std::collections::HashMap;
+
+use crate::cri::{Cri, CriError, runtime_v1 as v1};
+use crate::plan::{ContainerView, PodView, SandboxView, State};
+use crate::podspec::labels;
+
+/// Statuses of ended containers, which never change again: saves one call each per look.
+#[derive(Debug, Default)]
+pub struct EndedCache(HashMap<String, ContainerView>);
+
+fn by_uid(uid: &str) -> HashMap<String, String> {
+    HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())])
+}
+
+/// Reads everything the runtime has of the pod.
+///
+/// # Errors
+/// When the runtime does not answer. Objects that vanish in between are left out.
+pub async fn observe(cri: &Cri, uid: &str, ended: &mut EndedCache) -> Result<PodView, CriError> {
+    let filter = v1::PodSandboxFilter {
+        label_selector: by_uid(uid),
+        ..Default::default()
+    };
+    let listed = cri
+        .list_sandboxes(v1::ListPodSandboxRequest { filter: Some(filter) })
+        .await?;
+    let mut sandboxes = Vec::with_capacity(listed.items.len());
+    for item in listed.items {
+        match cri.sandbox_status(&item.id).await {
+            Ok(status) => sandboxes.push(sandbox_view(status)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sandboxes.sort_by_key(|s| std::cmp::Reverse((s.created_at, s.attempt)));
+    let containers = observe_containers(cri, uid, ended).await?;
+    Ok(PodView {
+        sandboxes,
+        containers,
+    })
+}
+
+async fn observe_containers(
+    cri: &Cri,
+    uid: &str,
+    ended: &mut EndedCache,
+) -> Result<Vec<ContainerView>, CriError> {
+    let filter = v1::ContainerFilter {
+        label_selector: by_uid(uid),
+        ..Default::default()
+    };
+    let listed = cri
+        .list_containers(v1::ListContainersRequest { filter: Some(filter) })
+        .await?;
+    let mut containers = Vec::with_capacity(listed.containers.len());
+    for item in &listed.containers {
+        if let Some(known) = ended.0.get(&item.id) {
+            containers.push(known.clone());
+            continue;
+        }
+        match cri.container_status(&item.id).await {
+            Ok(status) => {
+                let view = container_view(status, &item.pod_sandbox_id);
+                if view.state == State::Exited {
+                    ended.0.insert(view.id.clone(), view.clone());
+                }
+                containers.push(view);
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    ended
+        .0
+        .retain(|id, _| listed.containers.iter().any(|c| c.id == *id));
+    containers.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.attempt)));
+    Ok(containers)
+}
+
+/// Turns a CRI sandbox status into a view.
+pub fn sandbox_view(status: v1::PodSandboxStatus) -> SandboxView {
+    let network = status.network.unwrap_or_default();
+    let first = Some(network.ip).filter(|ip| !ip.is_empty());
+    let more = network.additional_ips.into_iter().map(|ip| ip.ip);
+    SandboxView {
+        id: status.id,
+        ready: status.state == v1::PodSandboxState::SandboxReady as i32,
+        attempt: status.metadata.map_or(0, |m| m.attempt),
+        created_at: status.created_at,
+        ips: first.into_iter().chain(more).collect(),
+    }
+}
+
+/// Turns a CRI container status into a view.
+pub fn container_view(status: v1::ContainerStatus, sandbox_id: &str) -> ContainerView {
+    let state = match v1::ContainerState::try_from(status.state) {
+        Ok(v1::ContainerState::ContainerCreated) => State::Created,
+        Ok(v1::ContainerState::ContainerRunning) => State::Running,
+        Ok(v1::ContainerState::ContainerExited) => State::Exited,
+        _ => State::Unknown,
+    };
+    let metadata = status.metadata.unwrap_or_default();
+    let note = |key: &str| status.annotations.get(key).cloned();
+    let message_path = note(labels::MESSAGE_PATH)
+        .and_then(|path| status.mounts.iter().find(|m| m.container_path == path))
+        .map(|mount| mount.host_path.clone());
+    ContainerView {
+        id: status.id,
+        name: metadata.name,
+        sandbox_id: sandbox_id.to_owned(),
+        attempt: metadata.attempt,
+        state,
+        exit_code: status.exit_code,
+        reason: status.reason,
+        message: status.message,
+        created_at: status.created_at,
+        started_at: status.started_at,
+        finished_at: status.finished_at,
+        image: status.image.map(|i| i.image).unwrap_or_default(),
+        image_ref: status.image_ref,
+        hash: note(labels::HASH).unwrap_or_default(),
+        log_path: status.log_path,
+        grace_seconds: note(labels::GRACE).and_then(|g| g.parse().ok()),
+        message_path,
+        message_from_log: note(labels::MESSAGE_POLICY).as_deref() == Some("FallbackToLogsOnError"),
+    }
+}

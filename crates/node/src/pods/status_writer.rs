@@ -1,0 +1,147 @@
+//! Writes pods' statuses in the background: the newest of each pod, only when it changed, then deletes ended pods.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use crate::api::ApiHandle;
+use crate::podspec;
+
+/// Requests under way at once.
+const AT_ONCE: usize = 8;
+/// Wait after a failed request.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+struct Wanted {
+    pod: Arc<Pod>,
+    status: PodStatus,
+    delete: bool,
+}
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+pub struct StatusQueue {
+    wanted: Mutex<HashMap<String, Wanted>>,
+    written: Mutex<HashMap<String, PodStatus>>,
+    wake: Notify,
+}
+
+impl StatusQueue {
+    /// Asks for a pod's status to be written; `delete` also ends the object itself.
+    pub fn put(&self, pod: &Arc<Pod>, status: PodStatus, delete: bool) {
+        let uid = podspec::uid(pod).to_owned();
+        if !delete && self.written.lock().expect("no holder panics").get(&uid) == Some(&status) {
+            return;
+        }
+        let wanted = Wanted {
+            pod: pod.clone(),
+            status,
+            delete,
+        };
+        self.wanted.lock().expect("no holder panics").insert(uid, wanted);
+        self.wake.notify_one();
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.wanted.lock().expect("no holder panics").remove(uid);
+        self.written.lock().expect("no holder panics").remove(uid);
+    }
+
+    fn take(&self) -> Option<(String, Wanted)> {
+        let mut wanted = self.wanted.lock().expect("no holder panics");
+        let uid = wanted.keys().next().cloned()?;
+        wanted.remove(&uid).map(|w| (uid, w))
+    }
+
+    /// Puts back what failed unless something newer came meanwhile.
+    fn put_back(&self, uid: String, failed: Wanted) {
+        let mut wanted = self.wanted.lock().expect("no holder panics");
+        wanted.entry(uid).or_insert(failed);
+    }
+
+    /// Writes for as long as the agent runs.
+    pub async fn run(&self, api: ApiHandle) {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < AT_ONCE {
+                let Some((uid, wanted)) = self.take() else { break };
+                let api = &api;
+                under_way.push(async move {
+                    let client = api.joined().await;
+                    let result = write(&client, &wanted).await;
+                    (uid, wanted, result)
+                });
+            }
+            tokio::select! {
+                Some((uid, wanted, result)) = under_way.next(), if !under_way.is_empty() => {
+                    self.finished(uid, wanted, result).await;
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    async fn finished(&self, uid: String, wanted: Wanted, result: Result<(), kube::Error>) {
+        match result {
+            Ok(()) => {
+                self.written
+                    .lock()
+                    .expect("no holder panics")
+                    .insert(uid, wanted.status);
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
+                tracing::debug!(
+                    pod = podspec::name(&wanted.pod),
+                    code = status.code,
+                    message = status.message,
+                    "a pod's status was refused"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(
+                    pod = podspec::name(&wanted.pod),
+                    error = mainstay_base::error::chain(&error),
+                    "could not write a pod's status"
+                );
+                self.put_back(uid, wanted);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn write(client: &kube::Client, wanted: &Wanted) -> Result<(), kube::Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(&wanted.pod));
+    let name = podspec::name(&wanted.pod);
+    let uid = podspec::uid(&wanted.pod);
+    let mut patch = json!({"status": wanted.status});
+    // The API server's copy of a static pod has another UID.
+    let is_static = podspec::is_static(&wanted.pod);
+    if !is_static {
+        patch["metadata"] = json!({"uid": uid});
+    }
+    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
+        .await?;
+    if wanted.delete && !is_static {
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
+            ..Default::default()
+        };
+        api.delete(name, &params).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,650 @@
+//! One pod's worker: looks at the runtime, plans, acts, reports; again at every change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use mainstay_control::events::EventKind;
+use tokio::sync::Notify;
+
+use super::create::{StartContext, make_cgroup, make_sandbox, next_attempt};
+use super::images::{PullBackoff, Waiting};
+use super::observe::{EndedCache, observe};
+use super::status::{self, ephemeral_as_container};
+use super::status_writer::StatusQueue;
+use super::terminate;
+use crate::context::Shared;
+use crate::fetch::has_changing_content;
+use crate::plan::{Actions, ContainerView, PodView, ProbeVerdict, SandboxView, State, plan};
+use crate::podspec::{self, backoff::RestartBackoff};
+use crate::probes::Prober;
+use crate::volumes;
+
+/// Longest time without a look, should a change ever be missed.
+const RESYNC: Duration = Duration::from_secs(90);
+/// Wait after something failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How often changing volume content is looked at.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// Why a pod is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Its object is being deleted; it is removed when all has stopped.
+    Deleted,
+    /// Its object is already gone.
+    Gone,
+    /// The node ends or refuses it; the object stays, failed.
+    Failed {
+        /// CamelCase reason.
+        reason: String,
+        /// Details.
+        message: String,
+        /// Longest grace in seconds; `None`: the pod's own.
+        grace_seconds: Option<i64>,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Order {
+    pod: Arc<Pod>,
+    end: Option<End>,
+}
+
+/// What a worker is told; written by the manager.
+#[derive(Debug)]
+pub struct Inbox {
+    order: Mutex<Order>,
+    /// Something changed: look again.
+    pub wake: Arc<Notify>,
+    ending: Notify,
+}
+
+impl Inbox {
+    /// An inbox for a new pod.
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let end = end_of(&pod);
+        Inbox {
+            order: Mutex::new(Order { pod, end }),
+            wake: Arc::new(Notify::new()),
+            ending: Notify::new(),
+        }
+    }
+
+    fn order(&self) -> Order {
+        self.order.lock().expect("no holder panics").clone()
+    }
+
+    /// The pod as known.
+    pub fn pod(&self) -> Arc<Pod> {
+        self.order.lock().expect("no holder panics").pod.clone()
+    }
+
+    /// Takes a newer version of the pod.
+    pub fn update(&self, pod: Arc<Pod>) {
+        let mut order = self.order.lock().expect("no holder panics");
+        let end = end_of(&pod);
+        order.pod = pod;
+        if end.is_some() && !matches!(order.end, Some(End::Gone | End::Deleted)) {
+            order.end = end;
+            self.ending.notify_one();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Ends the pod.
+    pub fn end(&self, end: End) {
+        let mut order = self.order.lock().expect("no holder panics");
+        let stronger = match (&order.end, &end) {
+            (None, _) | (_, End::Gone) => true,
+            (Some(End::Failed { .. }), End::Deleted) => true,
+            (Some(_), _) => false,
+        };
+        if stronger {
+            order.end = Some(end);
+            self.ending.notify_one();
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether the pod is ending.
+    pub fn is_ending(&self) -> bool {
+        self.order.lock().expect("no holder panics").end.is_some()
+    }
+}
+
+fn end_of(pod: &Pod) -> Option<End> {
+    pod.metadata.deletion_timestamp.as_ref().map(|_| End::Deleted)
+}
+
+enum Next {
+    Look(Duration),
+    /// Nothing to do until something changes.
+    Rest,
+    Finished,
+}
+
+/// A pod's worker.
+pub struct Worker {
+    shared: Arc<Shared>,
+    queue: Arc<StatusQueue>,
+    inbox: Arc<Inbox>,
+    ended: EndedCache,
+    restarts: RestartBackoff,
+    pulls: PullBackoff,
+    prober: Prober,
+    waiting: HashMap<String, Waiting>,
+    messages: HashMap<String, String>,
+    status: Option<PodStatus>,
+    resources_given_back: bool,
+    ends_counted: HashMap<String, i64>,
+}
+
+impl Worker {
+    /// Makes a worker.
+    pub fn new(shared: Arc<Shared>, queue: Arc<StatusQueue>, inbox: Arc<Inbox>) -> Self {
+        Worker {
+            shared,
+            queue,
+            inbox,
+            ended: EndedCache::default(),
+            restarts: RestartBackoff::default(),
+            pulls: PullBackoff::default(),
+            prober: Prober::default(),
+            waiting: HashMap::new(),
+            messages: HashMap::new(),
+            status: None,
+            resources_given_back: false,
+            ends_counted: HashMap::new(),
+        }
+    }
+
+    /// Works until nothing of the pod is left.
+    pub async fn run(mut self) {
+        let inbox = self.inbox.clone();
+        loop {
+            let order = inbox.order();
+            let next = tokio::select! {
+                biased;
+                // A pod that is to end does not wait for a pull or a start under way.
+                () = inbox.ending.notified(), if order.end.is_none() => continue,
+                next = self.step(&order) => next,
+            };
+            let pause = match next {
+                Next::Finished => return,
+                Next::Look(pause) => pause,
+                Next::Rest => RESYNC * 10,
+            };
+            tokio::select! {
+                () = inbox.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn step(&mut self, order: &Order) -> Next {
+        let pod = &order.pod;
+        let view = match observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::debug!(
+                    pod = podspec::name(pod),
+                    error = error.message(),
+                    "could not look at a pod"
+                );
+                return Next::Look(AFTER_FAILURE);
+            }
+        };
+        self.read_messages(&view);
+        match &order.end {
+            Some(end) => self.finish(pod, &view, end).await,
+            None if is_over(pod) => self.keep_over(pod, &view).await,
+            None => self.keep_running(pod, view).await,
+        }
+    }
+
+    /// Makes sure that nothing of a pod runs whose phase is final.
+    async fn keep_over(&mut self, pod: &Arc<Pod>, view: &PodView) -> Next {
+        self.prober.retain(&self.shared, |_| false);
+        if view.running().next().is_some() || view.sandboxes.iter().any(|s| s.ready) {
+            let grace = terminate::grace(pod, None);
+            if terminate::stop_pod(&self.shared, pod, view, grace).await.is_err() {
+                return Next::Look(AFTER_FAILURE);
+            }
+        }
+        self.give_back(pod);
+        Next::Rest
+    }
+
+    fn give_back(&mut self, pod: &Pod) {
+        if self.resources_given_back {
+            return;
+        }
+        match terminate::release(&self.shared, pod) {
+            Ok(()) => self.resources_given_back = true,
+            Err(error) => {
+                tracing::warn!(
+                    pod = podspec::name(pod),
+                    error,
+                    "could not give back a pod's resources"
+                );
+            }
+        }
+    }
+
+    async fn finish(&mut self, pod: &Arc<Pod>, view: &PodView, end: &End) -> Next {
+        let limit = match end {
+            End::Failed { grace_seconds, .. } => *grace_seconds,
+            _ => None,
+        };
+        let running = view.running().next().is_some();
+        self.prober
+            .retain(&self.shared, |id| running && view.running().any(|c| c.id == id));
+        if running {
+            self.report(pod, view, false, end);
+        }
+        let grace = terminate::grace(pod, limit);
+        if let Err(error) = terminate::stop_pod(&self.shared, pod, view, grace).await {
+            tracing::warn!(pod = podspec::name(pod), error, "could not stop a pod");
+            return Next::Look(AFTER_FAILURE);
+        }
+        let Ok(view) = observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await else {
+            return Next::Look(AFTER_FAILURE);
+        };
+        if view.running().next().is_some() {
+            return Next::Look(Duration::from_millis(200));
+        }
+        self.read_messages(&view);
+        self.report(pod, &view, true, end);
+        if matches!(end, End::Failed { .. }) {
+            self.give_back(pod);
+            return Next::Rest;
+        }
+        if let Err(error) = terminate::remove_pod(&self.shared, pod, &view, true).await {
+            tracing::warn!(pod = podspec::name(pod), error, "could not remove a pod");
+            return Next::Look(AFTER_FAILURE);
+        }
+        self.prober.retain(&self.shared, |_| false);
+        match end {
+            End::Deleted if !podspec::is_static(pod) => {
+                let status = self.status.clone().unwrap_or_default();
+                self.queue.put(pod, status, true);
+                // The object's end arrives as `Gone`; until then the request is repeated now and then.
+                Next::Look(Duration::from_secs(10))
+            }
+            _ => Next::Finished,
+        }
+    }
+
+    fn read_messages(&mut self, view: &PodView) {
+        for container in view.containers.iter().filter(|c| c.state == State::Exited) {
+            if !self.messages.contains_key(&container.id) {
+                let text = status::message_of(container).unwrap_or_default();
+                self.messages.insert(container.id.clone(), text);
+            }
+        }
+        self.messages
+            .retain(|id, _| view.containers.iter().any(|c| c.id == *id));
+    }
+
+    fn report(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, end: &End) {
+        let failure = match end {
+            End::Failed { reason, message, .. } if ended => Some((reason.as_str(), message.as_str())),
+            _ => None,
+        };
+        self.write_status(pod, view, ended, failure);
+    }
+
+    fn write_status(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, failure: Option<(&str, &str)>) {
+        let verdicts = &self.shared.verdicts;
+        let runtime = self.shared.health.known().version;
+        let api_status = pod.status.clone().unwrap_or_default();
+        let before = match &self.status {
+            // Conditions of other writers (readiness gates) come from the API.
+            Some(own) => PodStatus {
+                conditions: merged(own, &api_status),
+                ..own.clone()
+            },
+            None => api_status,
+        };
+        let status = status::build(&status::Input {
+            pod,
+            view,
+            verdict: &|seen: &ContainerView, container: &Container| verdicts.of(&seen.id, container),
+            waiting: &self.waiting,
+            messages: &self.messages,
+            runtime: runtime.split("://").next().unwrap_or("containerd"),
+            host_ips: &self.shared.host_ips,
+            ended,
+            failure,
+            before: &before,
+            now: self.shared.clock.now(),
+        });
+        self.status = Some(status.clone());
+        self.queue.put(pod, status, false);
+    }
+
+    /// The usual case: bring the runtime to what the spec says.
+    async fn keep_running(&mut self, pod: &Arc<Pod>, view: PodView) -> Next {
+        let Some(spec) = pod.spec.as_ref() else {
+            return Next::Rest;
+        };
+        self.watch_probes(pod, spec, &view);
+        let actions = {
+            let verdicts = &self.shared.verdicts;
+            plan(spec, &view, |seen| {
+                let container = find(spec, &seen.name);
+                container.map_or(ProbeVerdict::default(), |c| verdicts.of(&seen.id, &c))
+            })
+        };
+        if actions.kill_pod && actions.create_sandbox.is_none() {
+            return self.complete(pod, &view).await;
+        }
+        let (actions, wait) = self.hold_back(pod, spec, &view, actions);
+        self.write_status(pod, &view, false, None);
+        if actions.is_empty() {
+            terminate::collect_garbage(&self.shared, &view).await;
+            return self.rest(pod, spec, wait).await;
+        }
+        let result = self.apply(pod, spec, &view, &actions).await;
+        if let Ok(view) = observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await {
+            self.read_messages(&view);
+            self.watch_probes(pod, spec, &view);
+            self.write_status(pod, &view, false, None);
+        }
+        match result {
+            // Look again at once: the next init container or a container that has already ended.
+            Ok(true) => Next::Look(Duration::ZERO),
+            Ok(false) => Next::Look(self.soonest(wait)),
+            Err(pause) => Next::Look(pause),
+        }
+    }
+
+    /// All containers have ended and none starts again.
+    async fn complete(&mut self, pod: &Arc<Pod>, view: &PodView) -> Next {
+        let grace = terminate::grace(pod, None);
+        if let Err(error) = terminate::stop_pod(&self.shared, pod, view, grace).await {
+            tracing::warn!(
+                pod = podspec::name(pod),
+                error,
+                "could not stop a pod that has ended"
+            );
+            return Next::Look(AFTER_FAILURE);
+        }
+        self.prober.retain(&self.shared, |_| false);
+        let Ok(view) = observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await else {
+            return Next::Look(AFTER_FAILURE);
+        };
+        self.read_messages(&view);
+        self.waiting.clear();
+        self.write_status(pod, &view, true, None);
+        self.give_back(pod);
+        Next::Rest
+    }
+
+    /// Keeps an idle pod's changing content fresh.
+    async fn rest(&self, pod: &Arc<Pod>, spec: &PodSpec, wait: Option<Duration>) -> Next {
+        if !has_changing_content(spec) {
+            return Next::Look(self.soonest(wait));
+        }
+        let objects = self.shared.fetch.objects(pod).await;
+        if let Err(error) = volumes::set_up(&self.shared.settings.dirs.root, pod, &objects) {
+            tracing::debug!(
+                pod = podspec::name(pod),
+                error = mainstay_base::error::chain(&error),
+                "could not refresh a volume"
+            );
+        }
+        Next::Look(self.soonest(wait).min(REFRESH))
+    }
+
+    fn soonest(&self, wait: Option<Duration>) -> Duration {
+        let pull = self.pulls.next(self.shared.clock.monotonic());
+        wait.into_iter().chain(pull).min().unwrap_or(RESYNC)
+    }
+
+    fn watch_probes(&mut self, pod: &Arc<Pod>, spec: &PodSpec, view: &PodView) {
+        let ip = match podspec::host_network(pod) {
+            true => self.shared.host_ips.first().cloned(),
+            false => view.ready_sandbox().and_then(|s| s.ips.first().cloned()),
+        };
+        let ip = ip.unwrap_or_default();
+        for seen in view.running() {
+            if let Some(container) = find(spec, &seen.name) {
+                self.prober
+                    .watch(&self.shared, pod, &container, seen, &ip, &self.inbox.wake);
+            }
+        }
+        self.prober
+            .retain(&self.shared, |id| view.running().any(|c| c.id == id));
+    }
+
+    /// Takes out of the plan what must wait for its back-off; tells how long.
+    fn hold_back(
+        &mut self,
+        pod: &Pod,
+        spec: &PodSpec,
+        view: &PodView,
+        mut actions: Actions,
+    ) -> (Actions, Option<Duration>) {
+        let mut wait: Option<Duration> = None;
+        let inits = spec.init_containers.as_deref().unwrap_or_default();
+        let mut may_start = |container: &Container| {
+            let Some(seen) = view.latest(&container.name).filter(|c| c.state == State::Exited) else {
+                return true;
+            };
+            match self.try_restart(seen) {
+                Ok(()) => true,
+                Err((whole, left)) => {
+                    let whole = crate::config::duration::format(whole);
+                    let message = format!(
+                        "back-off {whole} restarting failed container={} pod={}_{}({})",
+                        container.name,
+                        podspec::name(pod),
+                        podspec::namespace(pod),
+                        podspec::uid(pod)
+                    );
+                    self.tell_backoff(pod, container, &message);
+                    self.waiting
+                        .insert(container.name.clone(), Waiting::new("CrashLoopBackOff", message));
+                    wait = Some(wait.map_or(left, |w: Duration| w.min(left)));
+                    false
+                }
+            }
+        };
+        actions.to_start.retain(|i| may_start(&spec.containers[*i]));
+        actions.init_to_start.retain(|i| may_start(&inits[*i]));
+        (actions, wait)
+    }
+
+    fn tell_backoff(&self, pod: &Pod, container: &Container, message: &str) {
+        let known = self.waiting.get(&container.name);
+        if known.is_none_or(|w| w.message != message) {
+            let text = format!(
+                "Back-off restarting failed container {} in pod {}_{}({})",
+                container.name,
+                podspec::name(pod),
+                podspec::namespace(pod),
+                podspec::uid(pod)
+            );
+            self.shared
+                .events
+                .container(pod, &container.name, EventKind::Warning, "BackOff", text);
+        }
+    }
+
+    fn try_restart(&mut self, seen: &ContainerView) -> Result<(), (Duration, Duration)> {
+        // One end counts once, however often its start is tried.
+        if self.ends_counted.get(&seen.name) == Some(&seen.finished_at) {
+            return Ok(());
+        }
+        let run = Duration::from_nanos((seen.finished_at - seen.started_at).max(0) as u64);
+        let max = self
+            .shared
+            .settings
+            .kubelet
+            .crash_loop_back_off
+            .max_container_restart_period;
+        self.restarts
+            .start(&seen.name, seen.finished_at, run, self.shared.now_nanos(), max)?;
+        self.ends_counted.insert(seen.name.clone(), seen.finished_at);
+        Ok(())
+    }
+
+    /// Carries out a plan; tells whether to look again at once.
+    async fn apply(
+        &mut self,
+        pod: &Arc<Pod>,
+        spec: &PodSpec,
+        view: &PodView,
+        actions: &Actions,
+    ) -> Result<bool, Duration> {
+        if actions.kill_pod {
+            let grace = terminate::grace(pod, None);
+            terminate::stop_pod(&self.shared, pod, view, grace)
+                .await
+                .map_err(|_| AFTER_FAILURE)?;
+        }
+        self.kill(pod, spec, view, actions).await;
+        let objects = self.shared.fetch.objects(pod).await;
+        self.prepare(pod, &objects)?;
+        let sandbox = match actions.create_sandbox {
+            Some(attempt) => make_sandbox(&self.shared, pod, attempt)
+                .await
+                .map_err(|_| AFTER_FAILURE)?,
+            None => view.ready_sandbox().cloned().ok_or(AFTER_FAILURE)?,
+        };
+        let chosen = chosen(spec, actions);
+        let mut failed = false;
+        for container in &chosen {
+            failed |= !self.start(pod, view, &sandbox, &objects, container).await;
+        }
+        let waits_for_init = actions.create_sandbox.is_some() && !actions.init_to_start.is_empty();
+        match failed {
+            true => Err(self.soonest(Some(Duration::from_secs(10)))),
+            false => Ok(waits_for_init || !actions.kill.is_empty()),
+        }
+    }
+
+    async fn kill(&mut self, pod: &Arc<Pod>, spec: &PodSpec, view: &PodView, actions: &Actions) {
+        for kill in &actions.kill {
+            let Some(seen) = view.containers.iter().find(|c| c.id == kill.id) else {
+                continue;
+            };
+            let limit = find(spec, &kill.name)
+                .and_then(|c| probe_grace(&c))
+                .filter(|_| kill.by_probe);
+            let grace = limit.map_or_else(|| terminate::grace(pod, None), |s| Duration::from_secs(s as u64));
+            let ip = view
+                .sandboxes
+                .first()
+                .and_then(|s| s.ips.first().cloned())
+                .unwrap_or_default();
+            let stopped = terminate::stop_container(&self.shared, pod, seen, grace, &kill.message, &ip).await;
+            if let Err(error) = stopped {
+                tracing::warn!(pod = podspec::name(pod), error, "could not stop a container");
+            }
+        }
+    }
+
+    fn prepare(&self, pod: &Arc<Pod>, objects: &volumes::content::Objects) -> Result<(), Duration> {
+        if let Err(why) = make_cgroup(&self.shared, pod) {
+            self.shared.events.pod(
+                pod,
+                EventKind::Warning,
+                "FailedCreatePodContainer",
+                format!("unable to ensure pod container exists: {why}"),
+            );
+            return Err(AFTER_FAILURE);
+        }
+        volumes::set_up(&self.shared.settings.dirs.root, pod, objects).map_err(|error| {
+            let text = mainstay_base::error::chain(&error);
+            self.shared
+                .events
+                .pod(pod, EventKind::Warning, "FailedMount", text);
+            AFTER_FAILURE
+        })
+    }
+
+    async fn start(
+        &mut self,
+        pod: &Arc<Pod>,
+        view: &PodView,
+        sandbox: &SandboxView,
+        objects: &volumes::content::Objects,
+        container: &Container,
+    ) -> bool {
+        let context = StartContext {
+            shared: &self.shared,
+            pod,
+            sandbox,
+            objects,
+            pulls: &self.pulls,
+        };
+        let latest = view.latest(&container.name);
+        match context.start(container, next_attempt(latest)).await {
+            Ok(()) => {
+                self.waiting.remove(&container.name);
+                true
+            }
+            Err(why) => {
+                self.waiting.insert(container.name.clone(), why);
+                false
+            }
+        }
+    }
+}
+
+/// Conditions of our last status, with those that only the API knows.
+fn merged(own: &PodStatus, api: &PodStatus) -> Option<Vec<k8s_openapi::api::core::v1::PodCondition>> {
+    let mut conditions = own.conditions.clone().unwrap_or_default();
+    for condition in api.conditions.iter().flatten() {
+        if !conditions.iter().any(|c| c.type_ == condition.type_) {
+            conditions.push(condition.clone());
+        }
+    }
+    Some(conditions)
+}
+
+fn probe_grace(container: &Container) -> Option<i64> {
+    let probes = [&container.liveness_probe, &container.startup_probe];
+    probes
+        .into_iter()
+        .flatten()
+        .find_map(|p| p.termination_grace_period_seconds)
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn find(spec: &PodSpec, name: &str) -> Option<Container> {
+    let all = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let plain = all.into_iter().find(|c| c.name == name).cloned();
+    plain.or_else(|| {
+        let ephemeral = spec.ephemeral_containers.iter().flatten();
+        ephemeral
+            .into_iter()
+            .find(|e| e.name == name)
+            .map(ephemeral_as_container)
+    })
+}
+
+/// The containers a plan starts, in order.
+fn chosen(spec: &PodSpec, actions: &Actions) -> Vec<Container> {
+    let inits = spec.init_containers.as_deref().unwrap_or_default();
+    let ephemeral = spec.ephemeral_containers.as_deref().unwrap_or_default();
+    let mut all: Vec<Container> = actions
+        .ephemeral_to_start
+        .iter()
+        .map(|i| ephemeral_as_container(&ephemeral[*i]))
+        .collect();
+    all.extend(actions.init_to_start.iter().map(|i| inits[*i].clone()));
+    all.extend(actions.to_start.iter().map(|i| spec.containers[*i].clone()));
+    all
+}

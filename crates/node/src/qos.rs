@@ -1,0 +1,212 @@
+//! A pod's resources as the runtime and the cgroup files want them. Pure.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use mainstay_semantics::pod::PodResources;
+use mainstay_semantics::qos::{self, Class, OomContext};
+
+use crate::amount::{self, Amounts};
+
+/// Shares of a container without a cpu request.
+pub const MIN_SHARES: i64 = 2;
+/// The kernel's upper bound.
+const MAX_SHARES: i64 = 262_144;
+/// The shortest quota the kernel takes, in microseconds.
+const MIN_QUOTA_US: i64 = 1000;
+
+/// The resource part of a pod's spec.
+pub fn resources(spec: &PodSpec) -> PodResources {
+    // Both sides describe the same JSON, so this cannot fail on an object from the API.
+    serde_json::to_value(spec)
+        .and_then(serde_json::from_value)
+        .unwrap_or_default()
+}
+
+/// The pod's class; one already in its status wins.
+pub fn class(pod: &Pod) -> Class {
+    let said = pod.status.as_ref().and_then(|s| s.qos_class.as_deref());
+    match said {
+        Some("Guaranteed") => Class::Guaranteed,
+        Some("Burstable") => Class::Burstable,
+        Some("BestEffort") => Class::BestEffort,
+        _ => pod
+            .spec
+            .as_ref()
+            .map_or(Class::BestEffort, |s| qos::class(&resources(s))),
+    }
+}
+
+/// `cpu.shares` of an amount of cpu in thousandths.
+pub fn shares(milli: i64) -> i64 {
+    match milli {
+        0 => MIN_SHARES,
+        m => (m * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES),
+    }
+}
+
+/// The quota (microseconds per period) of a cpu limit in thousandths; 0 for no limit.
+pub fn quota(milli: i64, period_us: i64) -> i64 {
+    match milli {
+        0 => 0,
+        m => (m * period_us / 1000).max(MIN_QUOTA_US),
+    }
+}
+
+/// `cpu.weight` (cgroup v2) for `cpu.shares`.
+pub fn weight(shares: i64) -> i64 {
+    1 + ((shares - 2) * 9999) / 262_142
+}
+
+fn list(list: &mainstay_semantics::pod::ResourceList) -> Amounts {
+    list.iter()
+        .map(|(name, q)| {
+            (
+                name.clone(),
+                if name == "cpu" { q.milli_value() } else { q.value() },
+            )
+        })
+        .collect()
+}
+
+/// What the pod reserves, overhead included.
+pub fn pod_requests(pod: &Pod) -> Amounts {
+    pod.spec
+        .as_ref()
+        .map(|s| list(&resources(s).requests()))
+        .unwrap_or_default()
+}
+
+/// Limits of a pod's cgroup.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PodCgroup {
+    /// `cpu.shares`.
+    pub shares: i64,
+    /// Microseconds per period.
+    pub quota_us: Option<i64>,
+    /// Length of the period in microseconds.
+    pub period_us: i64,
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Most processes.
+    pub pids: Option<i64>,
+}
+
+/// The limits of a pod's own cgroup: quota and memory only when every container has that limit.
+pub fn pod_cgroup(spec: &PodSpec, class: Class, cfs_quota: bool, period_us: i64) -> PodCgroup {
+    let parts = resources(spec);
+    let mut cgroup = PodCgroup {
+        shares: MIN_SHARES,
+        period_us,
+        ..Default::default()
+    };
+    if class == Class::BestEffort {
+        return cgroup;
+    }
+    let (requests, limits) = (list(&parts.requests()), list(&parts.limits()));
+    cgroup.shares = shares(requests.get("cpu").copied().unwrap_or(0));
+    let pod_level = |name: &str| {
+        parts
+            .resources
+            .as_ref()
+            .is_some_and(|r| r.limits.contains_key(name))
+    };
+    let every = |name: &str| {
+        pod_level(name)
+            || parts
+                .all_containers()
+                .all(|c| c.resources.limits.get(name).is_some_and(|q| !q.is_zero()))
+    };
+    let limit = |name: &str| limits.get(name).copied().filter(|l| *l > 0 && every(name));
+    if cfs_quota {
+        cgroup.quota_us = limit("cpu").map(|milli| quota(milli, period_us));
+    }
+    cgroup.memory = limit("memory");
+    cgroup
+}
+
+/// Limits of a container as the runtime takes them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ContainerLimits {
+    /// `cpu.shares`.
+    pub shares: i64,
+    /// Microseconds per period; 0 for none.
+    pub quota_us: i64,
+    /// Bytes; 0 for none.
+    pub memory: i64,
+    /// `oom_score_adj`.
+    pub oom_score_adj: i64,
+}
+
+/// The limits of one container.
+pub fn container_limits(
+    pod: &Pod,
+    container: &Container,
+    node_memory: i64,
+    quota_period: Option<i64>,
+) -> ContainerLimits {
+    let given = container.resources.as_ref();
+    let requests = amount::amounts(given.and_then(|r| r.requests.as_ref()));
+    let limits = amount::amounts(given.and_then(|r| r.limits.as_ref()));
+    let cpu_limit = limits.get("cpu").copied().unwrap_or(0);
+    let cpu = requests.get("cpu").copied().unwrap_or(cpu_limit);
+    ContainerLimits {
+        shares: shares(cpu),
+        quota_us: quota_period.map_or(0, |period| quota(cpu_limit, period)),
+        memory: limits.get("memory").copied().unwrap_or(0),
+        oom_score_adj: oom_score(pod, container, node_memory),
+    }
+}
+
+fn oom_score(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
+    let Some(spec) = pod.spec.as_ref() else {
+        return 1000;
+    };
+    let parts = resources(spec);
+    let context = OomContext {
+        spec: &parts,
+        class: class(pod),
+        priority: i64::from(spec.priority.unwrap_or(0)),
+        priority_class: spec.priority_class_name.as_deref().unwrap_or(""),
+        node_memory_bytes,
+    };
+    let found = parts.all_containers().find(|c| c.name == container.name);
+    found.map_or(1000, |c| qos::oom_score_adj(context, c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(resources: serde_json::Value) -> Pod {
+        serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "resources": resources}]}}),
+        )
+        .expect("valid")
+    }
+
+    #[test]
+    fn limits_reach_the_pod_and_its_container() {
+        let pod = pod(
+            json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}),
+        );
+        let spec = pod.spec.as_ref().expect("set");
+        let cgroup = pod_cgroup(spec, class(&pod), true, 100_000);
+        assert_eq!(
+            (cgroup.shares, cgroup.quota_us, cgroup.memory),
+            (256, Some(50_000), Some(128 << 20))
+        );
+        let limits = container_limits(&pod, &spec.containers[0], 1 << 30, Some(100_000));
+        assert_eq!((limits.shares, limits.quota_us), (256, 50_000));
+        assert_eq!(limits.oom_score_adj, 1000 - 62);
+    }
+
+    #[test]
+    fn a_limit_without_request_counts_as_request() {
+        let pod = pod(json!({"limits": {"cpu": "1"}}));
+        let spec = pod.spec.as_ref().expect("set");
+        assert_eq!(
+            container_limits(&pod, &spec.containers[0], 1 << 30, None).shares,
+            1024
+        );
+    }
+}

@@ -1,0 +1,374 @@
+//! Volumes of pods: where each one is on this machine, how it gets there, how it goes away.
+
+pub mod atomic;
+pub mod content;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, Volume, VolumeMount};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::amount;
+use crate::cri::runtime_v1 as v1;
+use crate::podspec;
+use content::{Objects, Payload};
+
+/// Why a volume could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// A file operation failed.
+    #[error("MountVolume.SetUp failed for volume {volume:?}: {path}")]
+    File {
+        /// The volume.
+        volume: String,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What it should hold is not there (yet).
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
+    Content {
+        /// The volume.
+        volume: String,
+        /// What is missing.
+        why: String,
+    },
+    /// This kind of volume is not supported.
+    #[error(
+        "volume {volume:?}: kind is not supported by this node (CSI and in-tree network volumes are not built)"
+    )]
+    Unsupported {
+        /// The volume.
+        volume: String,
+    },
+    /// A mount asks for a path outside its volume.
+    #[error("failed to prepare subPath for volumeMount {mount:?} of container {container:?}: {why}")]
+    SubPath {
+        /// The mount.
+        mount: String,
+        /// The container.
+        container: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The folder of everything the agent keeps for a pod.
+pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
+    root.join("pods").join(uid)
+}
+
+/// The folder name of a kind of volume; `None` for hostPath (no folder of ours) and for unsupported kinds.
+fn plugin(volume: &Volume) -> Option<&'static str> {
+    if volume.empty_dir.is_some() {
+        Some("kubernetes.io~empty-dir")
+    } else if volume.config_map.is_some() {
+        Some("kubernetes.io~configmap")
+    } else if volume.secret.is_some() {
+        Some("kubernetes.io~secret")
+    } else if volume.projected.is_some() {
+        Some("kubernetes.io~projected")
+    } else if volume.downward_api.is_some() {
+        Some("kubernetes.io~downward-api")
+    } else {
+        None
+    }
+}
+
+/// Where a volume is on this machine; `None` for unsupported kinds.
+pub fn host_path(root: &Path, uid: &str, volume: &Volume) -> Option<PathBuf> {
+    if let Some(host) = &volume.host_path {
+        return Some(PathBuf::from(&host.path));
+    }
+    let plugin = plugin(volume)?;
+    Some(pod_dir(root, uid).join("volumes").join(plugin).join(&volume.name))
+}
+
+fn file_error(volume: &str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    let (volume, path) = (volume.to_owned(), path.display().to_string());
+    move |source| VolumeError::File { volume, path, source }
+}
+
+fn fs_group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    context.fs_group.and_then(|g| u32::try_from(g).ok())
+}
+
+/// Sets up every volume of the pod; safe to repeat, which also brings new content into place.
+///
+/// # Errors
+/// The first volume that cannot be set up.
+pub fn set_up(root: &Path, pod: &Pod, objects: &Objects) -> Result<(), VolumeError> {
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.volumes.as_ref())
+        .into_iter()
+        .flatten();
+    for volume in volumes {
+        set_up_one(root, pod, volume, objects)?;
+    }
+    Ok(())
+}
+
+fn set_up_one(root: &Path, pod: &Pod, volume: &Volume, objects: &Objects) -> Result<(), VolumeError> {
+    let uid = podspec::uid(pod);
+    let path = host_path(root, uid, volume).ok_or_else(|| VolumeError::Unsupported {
+        volume: volume.name.clone(),
+    })?;
+    if let Some(host) = &volume.host_path {
+        return check_host_path(&volume.name, host);
+    }
+    if let Some(empty) = &volume.empty_dir {
+        let in_memory = empty.medium.as_deref() == Some("Memory");
+        let limit = empty
+            .size_limit
+            .as_ref()
+            .map(|q| amount::of("memory", q))
+            .filter(|l| *l > 0);
+        return make_empty_dir(pod, volume, &path, in_memory, limit);
+    }
+    let payload = content::payload(pod, volume, objects).map_err(|why| VolumeError::Content {
+        volume: volume.name.clone(),
+        why,
+    })?;
+    write_content(pod, volume, &path, payload)
+}
+
+fn write_content(pod: &Pod, volume: &Volume, path: &Path, payload: Payload) -> Result<(), VolumeError> {
+    let secret = volume.secret.is_some() || volume.projected.is_some();
+    std::fs::create_dir_all(path).map_err(file_error(&volume.name, path))?;
+    if secret && !is_mount_point(path) {
+        mount_tmpfs(path, None).map_err(file_error(&volume.name, path))?;
+    }
+    atomic::write(path, &payload, fs_group(pod)).map_err(file_error(&volume.name, path))
+}
+
+fn make_empty_dir(
+    pod: &Pod,
+    volume: &Volume,
+    path: &Path,
+    in_memory: bool,
+    limit: Option<i64>,
+) -> Result<(), VolumeError> {
+    if path.is_dir() && (!in_memory || is_mount_point(path)) {
+        return Ok(());
+    }
+    let make = || {
+        std::fs::create_dir_all(path)?;
+        if in_memory {
+            mount_tmpfs(path, limit)?;
+        }
+        let mut mode = 0o777;
+        if let Some(group) = fs_group(pod) {
+            std::os::unix::fs::chown(path, None, Some(group))?;
+            mode |= 0o2000;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    };
+    make().map_err(file_error(&volume.name, path))
+}
+
+/// Checks or makes what a hostPath volume names, by its `type`.
+fn check_host_path(volume: &str, source: &HostPathVolumeSource) -> Result<(), VolumeError> {
+    let path = Path::new(&source.path);
+    let wrong = |why: String| VolumeError::Content {
+        volume: volume.to_owned(),
+        why,
+    };
+    let kind = source.type_.as_deref().unwrap_or("");
+    match kind {
+        "DirectoryOrCreate" => std::fs::create_dir_all(path).map_err(file_error(volume, path))?,
+        "FileOrCreate" if !path.exists() => {
+            std::fs::File::create(path).map_err(file_error(volume, path))?;
+        }
+        _ => {}
+    }
+    use std::os::unix::fs::FileTypeExt;
+    let found = std::fs::metadata(path).map(|m| m.file_type());
+    let fits = match (kind, found) {
+        ("", _) => true,
+        (_, Err(_)) => {
+            return Err(wrong(format!(
+                "hostPath type check failed: {} does not exist",
+                source.path
+            )));
+        }
+        ("Directory" | "DirectoryOrCreate", Ok(f)) => f.is_dir(),
+        ("File" | "FileOrCreate", Ok(f)) => f.is_file(),
+        ("Socket", Ok(f)) => f.is_socket(),
+        ("CharDevice", Ok(f)) => f.is_char_device(),
+        ("BlockDevice", Ok(f)) => f.is_block_device(),
+        _ => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(wrong(format!(
+        "hostPath type check failed: {} is not a {}",
+        source.path,
+        kind.trim_end_matches("OrCreate").to_lowercase()
+    )))
+}
+
+fn mount_tmpfs(path: &Path, limit: Option<i64>) -> io::Result<()> {
+    let options = limit.map_or("mode=0777".to_owned(), |bytes| format!("mode=0777,size={bytes}"));
+    let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+    rustix::mount::mount(
+        "tmpfs",
+        path,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options.as_c_str(),
+    )?;
+    Ok(())
+}
+
+/// Whether something is mounted at `path`: its device differs from its parent's.
+fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
+    match (device(path), path.parent().and_then(device)) {
+        (Some(own), Some(parent)) => own != parent,
+        _ => false,
+    }
+}
+
+/// Unmounts and removes everything kept for a pod.
+///
+/// # Errors
+/// When a mount is still in use or a file cannot be removed.
+pub fn tear_down(root: &Path, uid: &str) -> io::Result<()> {
+    let dir = pod_dir(root, uid);
+    let volumes = dir.join("volumes");
+    for plugin in std::fs::read_dir(&volumes).into_iter().flatten().flatten() {
+        for volume in std::fs::read_dir(plugin.path()).into_iter().flatten().flatten() {
+            if is_mount_point(&volume.path()) {
+                rustix::mount::unmount(volume.path(), UnmountFlags::empty())?;
+            }
+        }
+    }
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Joins a sub-path to a volume; refuses to leave it, by text or by symbolic link.
+fn sub_path(base: &Path, sub: &str) -> Result<PathBuf, String> {
+    let relative = Path::new(sub);
+    if relative.is_absolute() || relative.components().any(|c| matches!(c, Component::ParentDir)) {
+        return Err(format!(
+            "subPath {sub:?} must be relative and must not contain '..'"
+        ));
+    }
+    let joined = base.join(relative);
+    if !joined.exists() {
+        std::fs::create_dir_all(&joined).map_err(|e| e.to_string())?;
+    }
+    let (real, real_base) = (joined.canonicalize(), base.canonicalize());
+    match (real, real_base) {
+        (Ok(real), Ok(real_base)) if real.starts_with(&real_base) => Ok(real),
+        (Ok(_), Ok(_)) => Err(format!("subPath {sub:?} leads outside the volume")),
+        (Err(e), _) | (_, Err(e)) => Err(e.to_string()),
+    }
+}
+
+fn propagation(mount: &VolumeMount) -> i32 {
+    let mode = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
+        _ => v1::MountPropagation::PropagationPrivate,
+    };
+    mode as i32
+}
+
+/// The mounts of a container. `value` gives the variables for `subPathExpr`.
+///
+/// # Errors
+/// When a mount names no volume or leaves it.
+pub fn mounts(
+    root: &Path,
+    pod: &Pod,
+    container: &Container,
+    value: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<v1::Mount>, VolumeError> {
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.volumes.as_deref())
+        .unwrap_or_default();
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let wrong = |why: String| VolumeError::SubPath {
+            mount: mount.name.clone(),
+            container: container.name.clone(),
+            why,
+        };
+        let volume = volumes
+            .iter()
+            .find(|v| v.name == mount.name)
+            .ok_or_else(|| wrong("no such volume".to_owned()))?;
+        let base = host_path(root, podspec::uid(pod), volume).ok_or_else(|| VolumeError::Unsupported {
+            volume: volume.name.clone(),
+        })?;
+        let expanded = mount
+            .sub_path_expr
+            .as_deref()
+            .map(|e| podspec::env::expand(e, &value));
+        let source = match expanded.as_deref().or(mount.sub_path.as_deref()) {
+            Some(sub) if !sub.is_empty() => sub_path(&base, sub).map_err(wrong)?,
+            _ => base,
+        };
+        mounts.push(v1::Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: source.display().to_string(),
+            readonly: mount.read_only == Some(true),
+            propagation: propagation(mount),
+            ..Default::default()
+        });
+    }
+    Ok(mounts)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_path_cannot_leave_its_volume() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let base = dir.path().join("volume");
+        std::fs::create_dir(&base).expect("made");
+        std::os::unix::fs::symlink("/etc", base.join("link")).expect("made");
+        assert!(sub_path(&base, "a/b").is_ok());
+        assert!(sub_path(&base, "../x").is_err());
+        assert_eq!(
+            sub_path(&base, "link").expect_err("outside"),
+            "subPath \"link\" leads outside the volume"
+        );
+    }
+
+    #[test]
+    fn a_host_path_of_the_wrong_type_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let source = HostPathVolumeSource {
+            path: dir.path().display().to_string(),
+            type_: Some("File".into()),
+        };
+        let error = check_host_path("v", &source).expect_err("a folder is no file");
+        assert!(error.to_string().ends_with("is not a file"), "{error}");
+    }
+}
