@@ -3,8 +3,12 @@
 
 pub mod check;
 pub mod decode;
+pub mod defaults;
 pub mod error;
 pub mod json;
+pub mod model;
+pub mod names;
 pub mod patch;
 pub mod path;
 pub mod types;
+pub mod validation;

@@ -15,6 +15,13 @@ pub type Name = Cow<'static, str>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShapeId(u32);
 
+impl ShapeId {
+    /// The place in the arena; a definition's number for definitions of the built-in table.
+    pub fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What a value may look like.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shape {
