@@ -76,8 +76,8 @@ fn percent_decoded(text: &str) -> String {
 /// # Errors
 /// 400 for headers without a user, 403 naming the part that may not be taken on.
 pub async fn impersonate(
-    real: &UserInfo,
     headers: &HeaderMap,
+    real: &UserInfo,
     authorizer: &dyn Authorize,
 ) -> ApiResult<Option<UserInfo>> {
     let Some(wanted) = read(headers)? else {

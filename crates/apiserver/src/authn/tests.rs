@@ -282,7 +282,7 @@ async fn impersonation_needs_leave_for_every_part() {
         pairs.iter().map(parse).collect()
     };
     let act =
-        async |pairs: &[(&str, &str)]| impersonation::impersonate(&alice, &headers(pairs), &authorizer).await;
+        async |pairs: &[(&str, &str)]| impersonation::impersonate(&headers(pairs), &alice, &authorizer).await;
     assert_eq!(act(&[]).await.expect("nothing asked"), None);
     let bob = act(&[("Impersonate-User", "bob"), ("Impersonate-Group", "devs")])
         .await

@@ -68,7 +68,7 @@ impl Authorize for Authorizer {
 }
 
 /// Makes the attributes of a plain request on a resource, for checks the server makes on its own account.
-pub(crate) fn attributes<'a>(
+pub fn attributes<'a>(
     user: &'a UserInfo,
     verb: &'a str,
     (group, resource, subresource): (&'a str, &'a str, &'a str),
