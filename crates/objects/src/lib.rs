@@ -1,7 +1,6 @@
 //! Pure object machinery over JSON values: decoding, structure of types, patches, defaulting, validation, server-side
 //! apply, custom resource schemas, tables and OpenAPI. No I/O, no clock, no store.
 
-pub mod apply;
 pub mod check;
 pub mod decode;
 pub mod defaults;

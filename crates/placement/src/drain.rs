@@ -198,6 +198,15 @@ fn block(pod: &Pod, context: &DrainContext<'_>) -> Option<Block> {
     (!context.budgets.allow(&pod.shape)).then_some(Block::NotEnoughPdb)
 }
 
+/// Tells whether no pod of the node needs another place (budgets and owners are not looked at).
+pub fn is_empty(node: &Node) -> bool {
+    node.pods.iter().all(|pod| {
+        let facts = &pod.eviction;
+        let waits = facts.safe_to_evict.as_deref() == Some("on-completion");
+        facts.is_mirror || facts.is_daemon() || facts.is_finished || waits
+    })
+}
+
 /// What draining a node would do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Drain {

@@ -35,6 +35,9 @@ impl<'a> PodRules<'a> {
             matches_itself: shape.affinity.iter().all(|term| term.selects(shape, namespaces)),
         };
         let own = !shape.affinity.is_empty() || !shape.anti_affinity.is_empty();
+        if !own && snapshot.with_anti_affinity() == 0 {
+            return rules;
+        }
         for node in snapshot.nodes() {
             if own {
                 rules.look_for_own(node, namespaces);

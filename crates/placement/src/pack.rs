@@ -156,19 +156,20 @@ fn pack_simulated(
     };
     for at in order {
         let class = &classes[*at];
-        let mut placed = place(&mut fork, &class.pod, class.count, &|node| node >= first);
+        let mut opened: Vec<usize> = (first..fork.nodes().len()).collect();
+        let mut placed = place(&mut fork, &class.pod, class.count, &opened);
         while placed < class.count {
             let spare = fork.nodes()[first..]
                 .iter()
                 .any(|node| node.pods.len() == template.pods.len());
-            let opened = fork.nodes().len() - first;
-            if !spare && opened >= most {
+            if !spare && opened.len() >= most {
                 break;
             }
             if !spare {
-                open_node(&mut fork, template, opened);
+                let number = opened.len();
+                opened.push(open_node(&mut fork, template, number));
             }
-            let more = place(&mut fork, &class.pod, class.count - placed, &|node| node >= first);
+            let more = place(&mut fork, &class.pod, class.count - placed, &opened);
             if more == 0 {
                 break;
             }
@@ -198,53 +199,42 @@ pub fn open_node(snapshot: &mut Snapshot, template: &Node, number: usize) -> usi
     at
 }
 
-/// Puts up to `count` equal pods on nodes whose position `allowed` accepts, first fit in order; gives how
-/// many found a place.
-pub fn place(
-    snapshot: &mut Snapshot,
-    pod: &Arc<Pod>,
-    count: usize,
-    allowed: &dyn Fn(usize) -> bool,
-) -> usize {
+/// Puts up to `count` equal pods on the nodes at `positions`, first fit in that order; gives how many found
+/// a place.
+pub fn place(snapshot: &mut Snapshot, pod: &Arc<Pod>, count: usize, positions: &[usize]) -> usize {
     if pod.shape.is_countable() {
-        return place_counted(snapshot, pod, count, allowed);
+        return place_counted(snapshot, pod, count, positions);
     }
     let mut placed = 0;
     while placed < count {
         let filter = Filter::new(&pod.shape, snapshot);
-        let fits = |at: &usize| allowed(*at) && filter.passes(&snapshot.nodes()[*at]);
-        let Some(at) = (0..snapshot.nodes().len()).find(fits) else {
+        let fits = |at: &&usize| filter.passes(&snapshot.nodes()[**at]);
+        let Some(at) = positions.iter().find(fits) else {
             break;
         };
-        snapshot.add_pod(at, pod.clone());
+        snapshot.add_pod(*at, pod.clone());
         placed += 1;
     }
     placed
 }
 
-fn place_counted(
-    snapshot: &mut Snapshot,
-    pod: &Arc<Pod>,
-    count: usize,
-    allowed: &dyn Fn(usize) -> bool,
-) -> usize {
+fn place_counted(snapshot: &mut Snapshot, pod: &Arc<Pod>, count: usize, positions: &[usize]) -> usize {
     let shape = &pod.shape;
     let mut left = count;
     let mut puts: Vec<(usize, usize)> = Vec::new();
     let filter = Filter::new(shape, snapshot);
-    for (at, node) in snapshot.nodes().iter().enumerate() {
+    for at in positions {
         if left == 0 {
             break;
         }
-        let room = |node: &Node| {
-            node.free
-                .holds(&shape.requests, node.pods_free().min(left as i64).max(0))
-        };
-        if !allowed(at) || room(node) == 0 || !filter.passes(node) {
+        let node = &snapshot.nodes()[*at];
+        let here = node
+            .free
+            .holds(&shape.requests, node.pods_free().min(left as i64).max(0)) as usize;
+        if here == 0 || !filter.passes(node) {
             continue;
         }
-        let here = room(node) as usize;
-        puts.push((at, here));
+        puts.push((*at, here));
         left -= here;
     }
     for (at, here) in puts {
