@@ -5,12 +5,11 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod hooks;
+pub mod memory_world;
 pub mod object;
 pub mod outbound;
 pub mod scan;
 pub mod status;
-#[cfg(test)]
-pub(crate) mod testworld;
 pub mod user;
 
 pub use object::Object;

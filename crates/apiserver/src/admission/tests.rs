@@ -6,16 +6,16 @@ use mainstay_base::clock::FakeClock;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testworld::TestWorld;
+use crate::memory_world::MemoryWorld;
 use crate::user::UserInfo;
 
 struct Setup {
-    world: Arc<TestWorld>,
+    world: Arc<MemoryWorld>,
     chain: Chain,
 }
 
 fn setup() -> Setup {
-    let world = Arc::new(TestWorld::default());
+    let world = Arc::new(MemoryWorld::default());
     for (name, labels) in [
         ("a", json!({})),
         (

@@ -13,7 +13,7 @@ use super::service_account::{Issuing, Keys, ServiceAccountTokens, issue};
 use super::token_file::TokenFile;
 use super::*;
 use crate::authz::Authorizer;
-use crate::testworld::TestWorld;
+use crate::memory_world::MemoryWorld;
 
 const ISSUER: &str = "https://kubernetes.default.svc";
 
@@ -22,14 +22,14 @@ fn pem() -> String {
 }
 
 struct Setup {
-    world: Arc<TestWorld>,
+    world: Arc<MemoryWorld>,
     clock: Arc<FakeClock>,
     keys: Arc<Keys>,
     chain: Authenticators,
 }
 
 fn setup() -> Setup {
-    let world = Arc::new(TestWorld::default());
+    let world = Arc::new(MemoryWorld::default());
     let clock = FakeClock::new();
     let keys = Arc::new(Keys::new(&[pem()]).expect("a usable key"));
     world.put(
@@ -262,7 +262,7 @@ fn a_certificate_names_user_groups_and_incarnation() {
 
 #[tokio::test]
 async fn impersonation_needs_leave_for_every_part() {
-    let world = Arc::new(TestWorld::default());
+    let world = Arc::new(MemoryWorld::default());
     world.put("rbac.authorization.k8s.io/clusterroles", json!({"metadata": {"name": "imp"}, "rules": [
         {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users", "groups"], "resourceNames": ["bob", "devs"]}]}));
     world.put(

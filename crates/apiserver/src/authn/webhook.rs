@@ -61,7 +61,8 @@ fn texts(value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Reads the answer's status; `system:masters` is never taken from another server.
+/// Reads the answer's status. Names and groups of the cluster's own (`system:...`) are never taken from another
+/// server: whoever runs it could make anybody anything.
 fn known(status: &Value, audiences: &[String]) -> Option<Known> {
     if status["authenticated"] != true {
         return None;
@@ -69,7 +70,7 @@ fn known(status: &Value, audiences: &[String]) -> Option<Known> {
     let told = &status["user"];
     let text = |field: &str| told[field].as_str().unwrap_or_default().to_string();
     let mut groups = texts(&told["groups"]);
-    groups.retain(|group| group != crate::user::GROUP_MASTERS);
+    groups.retain(|group| !group.starts_with("system:"));
     let extra = told["extra"].as_object().into_iter().flatten();
     let user = UserInfo {
         name: text("username"),
@@ -84,7 +85,8 @@ fn known(status: &Value, audiences: &[String]) -> Option<Known> {
         true => audiences.to_vec(),
         false => named.into_iter().filter(|aud| audiences.contains(aud)).collect(),
     };
-    (!user.name.is_empty() && (audiences.is_empty() || !shared.is_empty())).then_some(Known {
+    let own = user.name.is_empty() || user.name.starts_with("system:");
+    (!own && (audiences.is_empty() || !shared.is_empty())).then_some(Known {
         user,
         audiences: shared,
     })

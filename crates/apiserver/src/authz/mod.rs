@@ -32,6 +32,11 @@ impl Authorizer {
         Authorizer { world, rbac }
     }
 
+    /// The watch caches it decides on.
+    pub fn world(&self) -> &Arc<dyn World> {
+        &self.world
+    }
+
     /// The RBAC part, for rule reviews and escalation checks.
     pub fn rbac(&self) -> &Arc<RbacAuthorizer> {
         &self.rbac

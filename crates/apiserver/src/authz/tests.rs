@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::hooks::{Operation, Review};
-use crate::testworld::TestWorld;
+use crate::memory_world::MemoryWorld;
 
-fn world() -> Arc<TestWorld> {
-    let world = TestWorld::default();
+fn world() -> Arc<MemoryWorld> {
+    let world = MemoryWorld::default();
     for object in mainstay_policy::bootstrap::objects() {
         let resource = format!("rbac.authorization.k8s.io/{}", object.resource);
         world.put(&resource, object.body);

@@ -9,7 +9,7 @@ mod cluster_roles;
 mod controllers;
 mod own;
 
-pub use own::{NAMESPACE_ADMIN, component_user};
+pub use own::{NAMESPACE_ADMIN, NAMESPACE_CREATOR, component_user};
 
 use serde_json::{Value, json};
 

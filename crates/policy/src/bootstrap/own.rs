@@ -9,6 +9,9 @@ use super::{Binding, Role, role};
 /// let its holder leave the namespace's limits is refused by the tenancy guard in admission besides.
 pub const NAMESPACE_ADMIN: &str = "namespace-admin";
 
+/// The role that lets users make namespaces of their own; bound to nobody by default.
+pub const NAMESPACE_CREATOR: &str = "namespace-creator";
+
 /// The aggregation that collects the built-in controllers' roles.
 pub(super) const CONTROLLERS: &str = "mainstay-controllers";
 

@@ -1,4 +1,4 @@
-//! A world in memory for this crate's policy tests.
+//! A world in memory: what policy decides on, without a server. For tests and for trying out a policy.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,13 @@ type Keys = BTreeMap<(String, String), Arc<Object>>;
 
 /// Objects by resource, namespace and name.
 #[derive(Default)]
-pub(crate) struct TestWorld {
+pub struct MemoryWorld {
     state: Mutex<(u64, HashMap<String, (u64, Keys)>)>,
 }
 
-impl TestWorld {
+impl MemoryWorld {
     /// Adds or replaces an object.
-    pub(crate) fn put(&self, resource: &str, object: Value) {
+    pub fn put(&self, resource: &str, object: Value) {
         let mut state = self.state.lock().expect("no holder panics");
         state.0 += 1;
         let revision = state.0;
@@ -33,7 +33,7 @@ impl TestWorld {
     }
 
     /// Removes an object.
-    pub(crate) fn remove(&self, resource: &str, namespace: &str, name: &str) {
+    pub fn remove(&self, resource: &str, namespace: &str, name: &str) {
         let mut state = self.state.lock().expect("no holder panics");
         state.0 += 1;
         let revision = state.0;
@@ -43,7 +43,7 @@ impl TestWorld {
     }
 }
 
-impl World for TestWorld {
+impl World for MemoryWorld {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let state = self.state.lock().expect("no holder panics");
         state
