@@ -2,10 +2,12 @@
 //! apply, custom resource schemas, tables and OpenAPI. No I/O, no clock, no store.
 
 pub mod check;
+pub mod crd;
 pub mod decode;
 pub mod defaults;
 pub mod error;
 pub mod json;
+pub mod jsonpath;
 pub mod model;
 pub mod names;
 pub mod patch;

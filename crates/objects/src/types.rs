@@ -202,6 +202,32 @@ impl Types {
             })
     }
 
+    /// Copies a shape of another arena with everything below it.
+    pub fn import(&mut self, from: &Types, id: ShapeId) -> ShapeId {
+        match from.shape(id) {
+            Shape::Scalar(_) | Shape::Any { .. } => self.add(from.shape(id).clone()),
+            Shape::List(list) => {
+                let items = self.import(from, list.items);
+                self.add(Shape::List(List {
+                    items,
+                    kind: list.kind.clone(),
+                }))
+            }
+            Shape::Object(object) => {
+                let fields = from.fields(object).iter().map(|field| {
+                    let shape = self.import(from, field.shape);
+                    Field {
+                        shape,
+                        ..field.clone()
+                    }
+                });
+                let fields: Vec<Field> = fields.collect();
+                let rest = object.rest.map(|rest| self.import(from, rest));
+                self.add_object(object.name.clone(), fields, rest, object.atomic)
+            }
+        }
+    }
+
     /// Adds a shape; for building arenas from schemas.
     pub fn add(&mut self, shape: Shape) -> ShapeId {
         let id = ShapeId(u32::try_from(self.shapes.len()).expect("an arena has fewer than 2^32 shapes"));

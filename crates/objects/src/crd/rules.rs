@@ -1,0 +1,349 @@
+//! CEL rules of schemas. The crate `cel` has no cost estimate, so ours stands here: the work of a rule is bounded by
+//! the size of its expression times the number of nodes of the value to the power of its nested loops.
+
+use crate::crd::schema::{Schema, Type};
+use crate::error::FieldError;
+use crate::path::Path;
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::objects::{Key, Map as CelMap};
+use cel::{Context, Env, Program, Value as Cel};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+/// A rule is refused when its bound exceeds this many steps, well below a second of work.
+const MAX_STEPS: f64 = 10_000_000.0;
+/// Rules longer than this are refused when the CRD is written.
+const MAX_RULE_BYTES: usize = 16 * 1024;
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    for extension in [
+        cel::extensions::strings,
+        cel::extensions::lists,
+        cel::extensions::math,
+    ] {
+        // The three extensions declare different names.
+        let _added = env.add_extension(extension);
+    }
+    Arc::new(env)
+});
+
+/// One compiled rule of `x-kubernetes-validations`.
+#[derive(Debug)]
+pub(super) struct CelRule {
+    text: Box<str>,
+    program: Program,
+    message: Box<str>,
+    message_expression: Option<Program>,
+    reason: Box<str>,
+    field_path: Box<str>,
+    /// It looks at `oldSelf`: runs on updates only.
+    transition: bool,
+    optional_old: bool,
+    size: f64,
+    loops: i32,
+}
+
+impl CelRule {
+    pub fn read_all(schema: &Map<String, Value>, path: &Path<'_>, errors: &mut Vec<FieldError>) -> Vec<Self> {
+        let at = path.field("x-kubernetes-validations");
+        let rules = schema
+            .get("x-kubernetes-validations")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        rules
+            .enumerate()
+            .filter_map(|(index, rule)| Self::read(rule, &at.index(index), errors))
+            .collect()
+    }
+
+    fn read(rule: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) -> Option<Self> {
+        let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default().trim();
+        if text("rule").is_empty() {
+            errors.push(FieldError::required(path.field("rule"), "rule is not specified"));
+            return None;
+        }
+        let mut compile = |key: &str| {
+            let source = text(key);
+            let program = if source.len() > MAX_RULE_BYTES {
+                Err("the expression is too long".to_owned())
+            } else {
+                ENVIRONMENT
+                    .compile(source)
+                    .map_err(|error| format!("compilation failed: {error}"))
+            };
+            program
+                .map_err(|sentence| {
+                    errors.push(FieldError::invalid(path.field(key), &source.into(), sentence))
+                })
+                .ok()
+        };
+        let program = compile("rule")?;
+        let message_expression = if text("messageExpression").is_empty() {
+            None
+        } else {
+            Some(compile("messageExpression")?)
+        };
+        let cost = Cost::of(program.expression());
+        let optional_old = rule.get("optionalOldSelf") == Some(&Value::Bool(true));
+        Some(Self {
+            text: text("rule").into(),
+            transition: program.references().has_variable("oldSelf"),
+            message: text("message").into(),
+            message_expression,
+            reason: text("reason").into(),
+            field_path: text("fieldPath").into(),
+            optional_old,
+            size: cost.size,
+            loops: cost.loops,
+            program,
+        })
+    }
+
+    /// Evaluates against a value and, on updates, the value before.
+    pub fn check(
+        &self,
+        schema: &Schema,
+        value: &Value,
+        old: Option<&Value>,
+        path: &Path<'_>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        if self.transition && old.is_none() && !self.optional_old {
+            return;
+        }
+        let shown: Value = match value {
+            Value::Object(_) => "object".into(),
+            Value::Array(_) => "array".into(),
+            other => other.clone(),
+        };
+        let nodes = count(value) + old.map(count).unwrap_or_default();
+        if self.size * nodes.powi(self.loops) > MAX_STEPS {
+            let sentence = "validation rule may cost too much for a value of this size and was not evaluated";
+            errors.push(FieldError::forbidden(path, sentence));
+            return;
+        }
+        let context = self.context(schema, value, old);
+        match self.program.execute(&context) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(Cel::Bool(false)) => errors.push(self.failure(&context, &shown, path)),
+            Ok(other) => {
+                let sentence = format!("rule {:?} gave {other:?} instead of a bool", self.text);
+                errors.push(FieldError::invalid(path, &shown, sentence));
+            }
+            Err(error) => {
+                let sentence = format!("rule {:?} cannot be evaluated: {error}", self.text);
+                errors.push(FieldError::invalid(path, &shown, sentence));
+            }
+        }
+    }
+
+    fn context(&self, schema: &Schema, value: &Value, old: Option<&Value>) -> Context<'static, 'static> {
+        let mut context = Context::with_env(ENVIRONMENT.clone());
+        context.add_variable_from_value("self", to_cel(schema, value));
+        if self.transition {
+            let before = old.map(|old| to_cel(schema, old));
+            let before = if self.optional_old {
+                let optional =
+                    before.map_or_else(cel::objects::OptionalValue::none, cel::objects::OptionalValue::of);
+                Cel::Opaque(Arc::new(optional))
+            } else {
+                before.unwrap_or(Cel::Null)
+            };
+            context.add_variable_from_value("oldSelf", before);
+        }
+        context
+    }
+
+    fn failure(&self, context: &Context<'_, '_>, shown: &Value, path: &Path<'_>) -> FieldError {
+        let computed = self
+            .message_expression
+            .as_ref()
+            .and_then(|program| match program.execute(context) {
+                Ok(Cel::String(text)) if !text.trim().is_empty() => Some(text.to_string()),
+                _ => None,
+            });
+        let message = match computed {
+            Some(text) => text,
+            None if self.message.is_empty() => format!("failed rule: {}", self.text),
+            None => self.message.to_string(),
+        };
+        let field = match (path, self.field_path.as_ref()) {
+            (Path::Root, below) => below.trim_start_matches('.').to_owned(),
+            (path, below) => format!("{path}{below}"),
+        };
+        match self.reason.as_ref() {
+            "FieldValueRequired" => FieldError::required(field, &message),
+            "FieldValueForbidden" => FieldError::forbidden(field, message),
+            "FieldValueDuplicate" => FieldError::duplicate(field, shown),
+            _ => FieldError::invalid(field, shown, message),
+        }
+    }
+}
+
+/// The number of values inside a value.
+fn count(value: &Value) -> f64 {
+    match value {
+        Value::Array(items) => 1.0 + items.iter().map(count).sum::<f64>(),
+        Value::Object(entries) => 1.0 + entries.values().map(count).sum::<f64>(),
+        Value::String(text) => 1.0 + text.len() as f64 / 256.0,
+        _ => 1.0,
+    }
+}
+
+struct Cost {
+    size: f64,
+    loops: i32,
+}
+
+impl Cost {
+    fn of(expression: &IdedExpr) -> Self {
+        let mut parts: Vec<&IdedExpr> = Vec::new();
+        let mut loops = 0;
+        match &expression.expr {
+            Expr::Call(call) => {
+                parts.extend(call.target.as_deref());
+                parts.extend(&call.args);
+            }
+            Expr::Comprehension(body) => {
+                loops = 1;
+                parts.extend([
+                    &body.iter_range,
+                    &body.accu_init,
+                    &body.loop_cond,
+                    &body.loop_step,
+                    &body.result,
+                ]);
+            }
+            Expr::List(list) => parts.extend(&list.elements),
+            Expr::Map(map) => entries(&map.entries, &mut parts),
+            Expr::Struct(body) => entries(&body.entries, &mut parts),
+            Expr::Select(select) => parts.push(&select.operand),
+            Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+        }
+        let costs: Vec<Cost> = parts.into_iter().map(Cost::of).collect();
+        Cost {
+            size: 1.0 + costs.iter().map(|cost| cost.size).sum::<f64>(),
+            loops: loops + costs.iter().map(|cost| cost.loops).max().unwrap_or_default(),
+        }
+    }
+}
+
+fn entries<'a>(entries: &'a [cel::common::ast::IdedEntryExpr], parts: &mut Vec<&'a IdedExpr>) {
+    for entry in entries {
+        match &entry.expr {
+            EntryExpr::StructField(field) => parts.push(&field.value),
+            EntryExpr::MapEntry(entry) => parts.extend([&entry.key, &entry.value]),
+        }
+    }
+}
+
+/// A value as rules see it: numbers and times by the schema's type, property names escaped.
+fn to_cel(schema: &Schema, value: &Value) -> Cel {
+    match (schema.kind, value) {
+        (Type::Number, Value::Number(number)) => Cel::Float(number.as_f64().unwrap_or_default()),
+        (Type::String, Value::String(text)) => string(schema, text),
+        (_, Value::Array(items)) => {
+            let item = |value| {
+                schema
+                    .items
+                    .as_deref()
+                    .map_or_else(|| untyped(value), |items| to_cel(items, value))
+            };
+            Cel::List(Arc::new(items.iter().map(item).collect()))
+        }
+        (_, Value::Object(entries)) => {
+            let entry = |(key, value): (&String, &Value)| {
+                let below = schema.property(key);
+                let named = schema.properties.contains_key(key.as_str());
+                let name = if named { escape(key) } else { key.clone() };
+                let value = below.map_or_else(|| untyped(value), |below| to_cel(below, value));
+                (Key::String(Arc::new(name)), value)
+            };
+            Cel::Map(CelMap {
+                map: Arc::new(entries.iter().map(entry).collect::<HashMap<_, _>>()),
+            })
+        }
+        _ => untyped(value),
+    }
+}
+
+fn string(schema: &Schema, text: &str) -> Cel {
+    let format = schema.checks.as_ref().and_then(|checks| checks.format.as_deref());
+    // Functions of the language parse these; what does not parse is refused by the format check.
+    let function = match format {
+        Some("date-time") => "timestamp(text)",
+        Some("duration") => "duration(text)",
+        _ => return Cel::String(Arc::new(text.to_owned())),
+    };
+    let mut context = Context::with_env(ENVIRONMENT.clone());
+    context.add_variable_from_value("text", text.to_owned());
+    let parsed = ENVIRONMENT
+        .compile(function)
+        .ok()
+        .and_then(|program| program.execute(&context).ok());
+    parsed.unwrap_or_else(|| Cel::String(Arc::new(text.to_owned())))
+}
+
+fn untyped(value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(flag) => Cel::Bool(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => Cel::Int(number),
+            None => Cel::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => Cel::String(Arc::new(text.clone())),
+        Value::Array(items) => Cel::List(Arc::new(items.iter().map(untyped).collect())),
+        Value::Object(entries) => {
+            let entries = entries
+                .iter()
+                .map(|(key, value)| (Key::String(Arc::new(key.clone())), untyped(value)));
+            Cel::Map(CelMap {
+                map: Arc::new(entries.collect::<HashMap<_, _>>()),
+            })
+        }
+    }
+}
+
+/// Words that no CEL identifier may be.
+const RESERVED: [&str; 22] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+    "__",
+];
+
+/// Upstream's escaping of property names.
+fn escape(name: &str) -> String {
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    if !name.contains(['.', '-', '/']) && !name.contains("__") {
+        return name.to_owned();
+    }
+    name.replace("__", "__underscores__")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__")
+}
