@@ -4,6 +4,7 @@
 
 mod autoscaler;
 mod semantics;
+mod tenancy;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub struct FileResult {
 type Module = fn(&Path, Option<&str>) -> Vec<FileResult>;
 
 /// Every module that knows tables.
-const MODULES: &[Module] = &[autoscaler::run, semantics::run];
+const MODULES: &[Module] = &[autoscaler::run, semantics::run, tenancy::run];
 
 /// Tables that hold context for other tables instead of rows.
 const CONTEXT: &[&str] = &[

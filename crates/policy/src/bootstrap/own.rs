@@ -24,6 +24,7 @@ pub(super) const ROLES: &[Role] = &[
     role(NAMESPACE_ADMIN, "
         read,write * *
         impersonate core serviceaccounts"),
+    role(NAMESPACE_CREATOR, "create core namespaces"),
     Role { name: "system:mainstay:controllers", into: "", from: CONTROLLERS, grants: "" },
     Role { name: "system:mainstay:controllers:leases", into: CONTROLLERS, from: "", grants: "
         get,create,update,patch coordination.k8s.io leases

@@ -179,7 +179,6 @@ pub(super) struct Member {
 pub(super) struct SeenTenant {
     pub name: String,
     pub generation: i64,
-    pub spec: TenantSpec,
     pub status: TenantStatus,
     /// Namespaces that carry its label or that it wants to adopt.
     pub members: Vec<Member>,
@@ -208,7 +207,6 @@ pub(super) fn tenant(caches: &Caches, key: &ObjectKey) -> Option<SeenTenant> {
     members.sort_by(|a, b| a.name.cmp(&b.name));
     Some(SeenTenant {
         generation: object.metadata.generation.unwrap_or(0),
-        spec: object.spec.clone(),
         status: object.status.clone(),
         members,
         name,

@@ -1,7 +1,7 @@
 //! Whole plans as text.
 
 use expect_test::{Expect, expect};
-use mainstay_api::tenant::{Owner, TenantSpec};
+use mainstay_api::tenant::TenantSpec;
 use serde_json::json;
 
 use super::observe::{Existing, Member, SeenNamespace, SeenTenant};
@@ -120,10 +120,6 @@ fn a_tenant_adopts_what_is_free_and_says_what_is_taken() {
     let seen = SeenTenant {
         name: "team-a".into(),
         generation: 2,
-        spec: TenantSpec {
-            owners: vec![Owner::default()],
-            ..TenantSpec::default()
-        },
         members: vec![
             member("free", None),
             member("mine", Some("team-a")),
