@@ -70,6 +70,6 @@ pub fn provider_id(provider: &str, namespace: &str, compute_node: &str) -> Strin
 }
 
 /// Makes the URI that a node's client certificate carries as subject alternative name.
-pub fn identity_uri(cluster_uid: &str, machine: &str, incarnation: i64) -> String {
-    format!("mainstay://cluster/{cluster_uid}/machine/{machine}/incarnation/{incarnation}")
+pub fn identity_uri(cluster_uid: &str, node: &str, incarnation: i64) -> String {
+    format!("mainstay://{cluster_uid}/{node}/{incarnation}")
 }

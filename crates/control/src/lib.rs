@@ -37,6 +37,7 @@ pub mod events;
 pub mod key;
 pub mod projection;
 pub mod queue;
+pub mod write;
 
 pub use cache::{Cache, Change, Scope};
 pub use controller::{Controller, Requeue};

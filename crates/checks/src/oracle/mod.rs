@@ -3,6 +3,7 @@
 //! Every file under the given folder is counted: one that no module here knows has failed, never been skipped.
 
 mod autoscaler;
+mod fleet;
 mod semantics;
 mod tenancy;
 
@@ -29,7 +30,7 @@ pub struct FileResult {
 type Module = fn(&Path, Option<&str>) -> Vec<FileResult>;
 
 /// Every module that knows tables.
-const MODULES: &[Module] = &[autoscaler::run, semantics::run, tenancy::run];
+const MODULES: &[Module] = &[autoscaler::run, fleet::run, semantics::run, tenancy::run];
 
 /// Tables that hold context for other tables instead of rows.
 const CONTEXT: &[&str] = &[
