@@ -214,18 +214,26 @@ pub struct ServerArgs {
 #[derive(Debug, ClapArgs)]
 pub struct NodeArgs {
     /// Join data (NodeConfig)
-    #[arg(long, default_value = "/etc/mainstay/node.json", value_name = "FILE")]
+    #[arg(
+        long,
+        alias = "node-config",
+        default_value = "/etc/mainstay/node.json",
+        value_name = "FILE"
+    )]
     pub join: PathBuf,
     /// A KubeletConfiguration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The runtime's socket
+    /// The runtime's socket; the configuration's, else /run/containerd/containerd.sock, without it
+    #[arg(long, value_name = "URL")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Facts of a local machine, whose kernel shows those of its host
     #[arg(
         long,
-        default_value = "unix:///run/containerd/containerd.sock",
-        value_name = "URL"
+        default_value = "/run/mainstay/machine/machine.json",
+        value_name = "FILE"
     )]
-    pub container_runtime_endpoint: String,
+    pub machine_facts: PathBuf,
 }
 
 /// Flags of `detect`.

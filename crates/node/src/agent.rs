@@ -27,7 +27,7 @@ use crate::register::{StatusWriter, register};
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
-use crate::{identity, lease, logs, reserve};
+use crate::{identity, lease, logs, reserve, server};
 
 /// How often the status is looked at until the node is ready for the first time.
 const FIRST_LOOKS: Duration = Duration::from_millis(200);
@@ -59,6 +59,8 @@ pub enum AgentError {
 /// Only when it cannot start at all; an absent API server or runtime is waited for.
 pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken) -> Result<(), AgentError> {
     make_folder(&settings.dirs.root)?;
+    let mut settings = settings;
+    let listener = open_port(&mut settings).await;
     let (slot, handle) = api::handle();
     let shared = Arc::new(share(settings, handle, clock.clone())?);
     make_cgroups(&shared);
@@ -87,11 +89,30 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(source::follow_api(manager.clone()));
     parts.spawn(source::follow_folder(manager.clone()));
     parts.spawn(logs::rotate::keep(shared.clone()));
+    if let Some(listener) = listener {
+        parts.spawn(server::run(manager.clone(), listener));
+    }
     tracing::info!(node = shared.settings.node_name(), "the node agent runs");
     stop.cancelled().await;
     manager.stop();
     parts.shutdown().await;
     Ok(())
+}
+
+/// Opens the serving port; 0 becomes the port that the system chose. The node works without it.
+async fn open_port(settings: &mut Settings) -> Option<tokio::net::TcpListener> {
+    let kubelet = &settings.kubelet;
+    match server::listen(&kubelet.address, kubelet.port).await {
+        Ok(listener) => {
+            let chosen = listener.local_addr().map(|a| a.port());
+            settings.kubelet.port = chosen.unwrap_or(settings.kubelet.port);
+            Some(listener)
+        }
+        Err(error) => {
+            tracing::error!(%error, port = kubelet.port, "could not open the serving port: logs and exec will not work");
+            None
+        }
+    }
 }
 
 fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Shared, AgentError> {

@@ -24,6 +24,41 @@ pub struct Overrides {
     pub boot_id: Option<String>,
 }
 
+/// The part of a local machine's `machine.json` that the agent uses.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MachineFile {
+    sku: MachineSku,
+    machine_id: String,
+    boot_id: String,
+    address: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MachineSku {
+    cpu_millis: i64,
+    memory_bytes: i64,
+}
+
+impl Overrides {
+    /// Reads the facts of a local machine (`machine.json`), whose kernel shows the host's.
+    ///
+    /// # Errors
+    /// When the text is not in that form.
+    pub fn of_local_machine(text: &str) -> Result<Self, serde_json::Error> {
+        let file: MachineFile = serde_json::from_str(text)?;
+        let address = file.address.split('/').next().unwrap_or("");
+        Ok(Overrides {
+            cpus: Some((file.sku.cpu_millis / 1000).max(1)),
+            memory_bytes: Some(file.sku.memory_bytes),
+            address: address.parse().ok(),
+            machine_id: Some(file.machine_id),
+            boot_id: Some(file.boot_id),
+        })
+    }
+}
+
 /// What stays the same until the next boot.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
@@ -201,6 +236,15 @@ pub fn address_towards(server: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_local_machine_tells_its_own_size() {
+        let text = r#"{"sku": {"cpuMillis": 2000, "memoryBytes": 1024, "diskBytes": 1, "maxPids": 1}, "machineId": "m",
+            "bootId": "b", "address": "10.1.0.2/24", "host": "default/h1"}"#;
+        let facts = Overrides::of_local_machine(text).expect("valid");
+        assert_eq!((facts.cpus, facts.memory_bytes), (Some(2), Some(1024)));
+        assert_eq!(facts.address.map(|a| a.to_string()), Some("10.1.0.2".into()));
+    }
 
     #[test]
     fn kernel_texts_are_read() {

@@ -24,7 +24,9 @@ pub mod qos;
 pub mod register;
 pub mod reserve;
 pub mod runtime_health;
+pub mod server;
 pub mod settings;
+pub mod usage;
 pub mod verdicts;
 pub mod volumes;
 

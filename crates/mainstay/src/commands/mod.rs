@@ -1,6 +1,7 @@
 //! One module per command; this one only routes and sets up logging.
 
 mod explain;
+mod node;
 pub mod version;
 
 use clap::CommandFactory;
@@ -28,6 +29,7 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
             .unwrap_or(if service { SERVICE } else { QUIET }),
     )?;
     match args.command {
+        Command::Node(args) => node::run(&args),
         Command::Version => version::run(output),
         Command::Explain(args) => explain::run(args.id.as_deref(), output),
         Command::Completions { shell } => {

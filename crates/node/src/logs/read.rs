@@ -119,14 +119,15 @@ const CHUNK: usize = 64 * 1024;
 ///
 /// # Errors
 /// When the file cannot be read.
-pub async fn send<F>(
+pub async fn send<F, R>(
     path: PathBuf,
     options: Options,
     to: mpsc::Sender<Bytes>,
-    mut running: F,
+    running: F,
 ) -> std::io::Result<()>
 where
-    F: AsyncFnMut() -> bool,
+    F: Fn() -> R,
+    R: Future<Output = bool>,
 {
     let mut file = File::open(&path).await?;
     let start = find_start(&mut file, options.tail).await?;
@@ -210,7 +211,9 @@ mod tests {
         let path = dir.path().join("0.log");
         std::fs::write(&path, LOG).expect("written");
         let (to, mut from) = mpsc::channel(16);
-        send(path, options, to, async || false).await.expect("readable");
+        send(path, options, to, || async { false })
+            .await
+            .expect("readable");
         let mut text = Vec::new();
         while let Some(part) = from.recv().await {
             text.extend_from_slice(&part);

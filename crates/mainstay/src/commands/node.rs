@@ -1,0 +1,69 @@
+//! `mainstay node`: reads the join file and the kubelet's configuration and runs the agent until it is told to end.
+
+use std::path::Path;
+
+use mainstay_base::clock::SystemClock;
+use mainstay_base::error::chain;
+use mainstay_node::{KubeletConfiguration, NodeConfig, Overrides, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::NodeArgs;
+use crate::outcome::{Code, Failure, Outcome};
+
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::new("MS-NODE-0001", chain(&error))
+}
+
+fn overrides(path: &Path) -> Result<Overrides, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Overrides::of_local_machine(&text)
+            .map_err(|error| Failure::new("MS-NODE-0001", format!("{}: {error}", path.display()))),
+        // No local machine: the kernel's answers are the machine's own.
+        Err(_) => Ok(Overrides::default()),
+    }
+}
+
+fn settings(args: &NodeArgs) -> Result<Settings, Failure> {
+    let join = NodeConfig::load(&args.join).map_err(failed)?;
+    let (mut kubelet, warnings) = match &args.config {
+        Some(file) => KubeletConfiguration::load(file).map_err(failed)?,
+        None => join.kubelet().map_err(failed)?,
+    };
+    for warning in warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    if let Some(endpoint) = &args.container_runtime_endpoint {
+        kubelet.container_runtime_endpoint.clone_from(endpoint);
+    }
+    let mut settings = Settings::new(join, kubelet, super::version::TEXT);
+    settings.overrides = overrides(&args.machine_facts)?;
+    Ok(settings)
+}
+
+/// Runs the command.
+pub fn run(args: &NodeArgs) -> Outcome {
+    let settings = settings(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let token = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            token.cancel();
+        });
+        mainstay_node::run(settings, SystemClock::shared(), stop)
+            .await
+            .map_err(failed)?;
+        Ok(Code::Ok)
+    })
+}

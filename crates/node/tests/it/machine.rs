@@ -1,0 +1,273 @@
+//! A containerd with everything of its own (state, socket, network namespace, cgroups), removed at the end.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use mainstay_base::clock::SystemClock;
+use mainstay_node::cri::Cri;
+use mainstay_node::{KubeletConfiguration, NodeConfig, Settings};
+use tokio_util::sync::CancellationToken;
+
+/// One containerd at a time: two cores carry no more.
+static TURN: Mutex<()> = Mutex::new(());
+
+pub const BUSYBOX: &str = "mainstay.local/busybox:1";
+
+pub struct Machine {
+    pub dir: tempfile::TempDir,
+    pub name: String,
+    containerd: Child,
+}
+
+fn sh(script: &str) -> String {
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .output()
+        .expect("sh runs");
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs `test` on a machine of its own; everything it starts sees only that machine's network.
+pub fn on_machine<F: AsyncFnOnce(&Machine)>(test: F)
+where
+    F: Send,
+{
+    let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("mnode-{}-{count}", std::process::id());
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter("warn,mainstay_node=debug")
+        .with_test_writer()
+        .try_init();
+    sh(&format!("ip netns add {name} && ip -n {name} link set lo up"));
+    let result = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let namespace = std::fs::File::open(format!("/run/netns/{name}")).expect("just made");
+                use std::os::fd::AsFd;
+                rustix::thread::move_into_link_name_space(
+                    namespace.as_fd(),
+                    Some(rustix::thread::LinkNameSpaceType::Network),
+                )
+                .expect("entered");
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .enable_all()
+                    .build()
+                    .expect("a runtime");
+                let machine = Machine::start(name.clone());
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    runtime.block_on(test(&machine));
+                }));
+                runtime.shutdown_timeout(Duration::from_secs(5));
+                drop(machine);
+                result
+            })
+            .join()
+    });
+    sh(&format!("ip netns del {name}"));
+    drop(turn);
+    if let Err(panic) = result.and_then(|r| r) {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().expect("has a parent")).expect("made");
+    std::fs::write(path, text).expect("written");
+}
+
+impl Machine {
+    fn start(name: String) -> Machine {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |part: &str| dir.path().join(part).display().to_string();
+        write(
+            &dir.path().join("containerd.toml"),
+            &format!(
+                r#"version = 2
+root = "{root}"
+state = "{state}"
+oom_score = 0
+[grpc]
+address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+restrict_oom_score_adj = true
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "{cni}"
+"#,
+                root = at("root"),
+                state = at("state"),
+                socket = at("containerd.sock"),
+                pause = "mainstay.local/pause:1",
+                cni = at("cni"),
+            ),
+        );
+        write(
+            &dir.path().join("cni/10-bridge.conflist"),
+            &format!(
+                r#"{{"cniVersion": "0.4.0", "name": "{name}", "plugins": [
+{{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "ipam": {{"type": "host-local", "dataDir": "{data}",
+ "ranges": [[{{"subnet": "10.88.0.0/24"}}]], "routes": [{{"dst": "0.0.0.0/0"}}]}}}}]}}"#,
+                data = at("cni-data")
+            ),
+        );
+        let log = std::fs::File::create(dir.path().join("containerd.log")).expect("a log");
+        let containerd = Command::new("containerd")
+            .arg("-c")
+            .arg(dir.path().join("containerd.toml"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("containerd starts");
+        let machine = Machine {
+            dir,
+            name,
+            containerd,
+        };
+        machine.import_images();
+        machine
+    }
+
+    fn import_images(&self) {
+        let socket = self.dir.path().join("containerd.sock");
+        let begun = Instant::now();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "containerd does not start"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let archives =
+            mainstay_os::images::make(Path::new("/usr/bin/busybox"), &self.dir.path().join("images"))
+                .expect("images are made");
+        for archive in archives {
+            self.ctr(&format!("images import {}", archive.display()));
+        }
+    }
+
+    pub fn ctr(&self, arguments: &str) -> String {
+        let socket = self.dir.path().join("containerd.sock");
+        sh(&format!("ctr -a {} -n k8s.io {arguments}", socket.display()))
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.dir.path().join("containerd.sock").display())
+    }
+
+    pub fn cri(&self) -> Cri {
+        Cri::new(&self.endpoint()).expect("a client")
+    }
+
+    pub fn path(&self, part: &str) -> PathBuf {
+        self.dir.path().join(part)
+    }
+
+    pub fn cgroup_root(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// Settings of an agent that keeps everything in this machine's folder.
+    pub fn settings(&self, node: &str) -> Settings {
+        let join = NodeConfig {
+            node_name: node.to_owned(),
+            ..Default::default()
+        };
+        let kubelet = KubeletConfiguration {
+            container_runtime_endpoint: self.endpoint(),
+            cgroup_root: self.cgroup_root(),
+            pod_logs_dir: self.path("log/pods").display().to_string(),
+            static_pod_path: self.path("manifests").display().to_string(),
+            file_check_frequency: Duration::from_millis(200),
+            port: 0,
+            ..Default::default()
+        };
+        let mut settings = Settings::new(join, kubelet, "v1.36.0+mainstay.test");
+        settings.dirs.root = self.path("kubelet");
+        settings.dirs.container_links = self.path("log/containers");
+        settings.overrides.address = Some("127.0.0.1".parse().expect("an address"));
+        settings
+    }
+
+    pub fn manifest(&self, name: &str, text: &str) {
+        write(&self.path("manifests").join(name), text);
+    }
+
+    pub fn remove_manifest(&self, name: &str) {
+        std::fs::remove_file(self.path("manifests").join(name)).expect("removed");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let socket = self.dir.path().join("containerd.sock");
+        let dir = self.dir.path().display().to_string();
+        // Pods first, then the daemon, then what the kernel still holds.
+        let script = format!(
+            "export CTR='ctr -a {socket} -n k8s.io'; for c in $($CTR tasks ls -q); do $CTR tasks kill -s KILL $c; done; \
+             for i in 1 2 3 4 5 6 7 8 9 10; do [ -z \"$($CTR tasks ls | grep RUNNING)\" ] && break; sleep 0.2; done; \
+             for c in $($CTR tasks ls -q); do $CTR tasks rm -f $c; done; for c in $($CTR containers ls -q); do $CTR containers rm $c; done; true",
+            socket = socket.display()
+        );
+        let _ = Command::new("sh").arg("-c").arg(script).output();
+        let _ = self.containerd.kill();
+        let _ = self.containerd.wait();
+        let cleanup = format!(
+            "for p in $(pgrep -f 'containerd-shim.*{dir}'); do kill -9 $p; done; \
+             awk -v d={dir} 'index($2, d) == 1 {{print $2}}' /proc/self/mounts | sort -r | while read m; do umount -l $m; done; \
+             for h in /sys/fs/cgroup/*/{name} /sys/fs/cgroup/{name}; do [ -d $h ] && find $h -depth -type d -exec rmdir {{}} \\; ; done; \
+             rm -rf /var/lib/cni/results/{name}-*; true",
+            name = self.name
+        );
+        let _ = Command::new("sh").arg("-c").arg(cleanup).output();
+    }
+}
+
+/// An agent that runs until it is stopped.
+pub struct Agent {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Agent {
+    pub fn start(settings: Settings) -> Agent {
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move {
+            mainstay_node::run(settings, SystemClock::shared(), token)
+                .await
+                .expect("the agent runs");
+        });
+        Agent { stop, task }
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("the agent ends well");
+    }
+}
+
+/// Waits until `condition` gives a value.
+pub async fn eventually<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,5 @@
+//! The agent on a real containerd, in a network namespace of its own.
+#![allow(clippy::disallowed_methods)]
+
+mod machine;
+mod standalone;
