@@ -119,20 +119,23 @@ fn first_change(old: &Value, new: &Value, protected: impl Fn(&str) -> bool) -> O
         .next()
 }
 
-/// Refusals inside users' namespaces.
+/// Refusals inside users' namespaces; the namespace is looked up only for what could be refused.
 fn content(review: &Review, world: &dyn World) -> Option<String> {
     if review.namespace.is_empty() || review.operation == Operation::Connect {
         return None;
     }
-    Owned::lookup(&review.namespace, world)?;
+    let why = protected(review)?;
+    Owned::lookup(&review.namespace, world).map(|_| why)
+}
+
+fn protected(review: &Review) -> Option<String> {
     if review.group.is_empty() && LIMITS.contains(&review.resource.as_str()) {
         return Some("only the platform changes the limits of a namespace".into());
     }
     if ADDRESSES.contains(&(review.group.as_str(), review.resource.as_str())) {
         return Some("only the platform writes endpoints".into());
     }
-    let binds = review.is("", "pods", "binding") || review.is("", "bindings", "");
-    if binds {
+    if review.is("", "pods", "binding") || review.is("", "bindings", "") {
         return Some("only the scheduler binds pods".into());
     }
     is_platforms(&review.object).or_else(|| is_platforms(&review.old))

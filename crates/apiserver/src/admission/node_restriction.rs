@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::service_account::is_mirror;
 use super::{forbidden, items};
-use crate::authz::{INCARNATION_ANNOTATION, INCARNATION_EXTRA, node_name};
+use crate::authz::{INCARNATION_ANNOTATION, INCARNATION_EXTRA, may_have_token, node_name};
 use crate::hooks::{Admit, Operation, Review, World};
 use crate::status::ApiResult;
 
@@ -59,7 +59,9 @@ impl Admit for NodeRestriction {
             ("", "pods", "status") => pod_status(review, &node),
             ("", "pods", "eviction") => eviction(review, &node, world),
             ("", "nodes", _) => own_node(review, &node),
-            ("", "serviceaccounts", "token") => token(review, &node, world),
+            ("", "serviceaccounts", "token") => {
+                may_have_token(&node, &review.namespace, &review.object, world).err()
+            }
             ("", "persistentvolumeclaims", "") => {
                 Some("nodes may only change the status of claims".to_string())
             }
@@ -172,21 +174,6 @@ fn named(review: &Review, node: &str) -> Refusal {
     let name = review.object["metadata"]["name"].as_str().unwrap_or(&review.name);
     refuse(name != node, || {
         format!("node \"{node}\" may only write objects of this type with its own name")
-    })
-}
-
-fn token(review: &Review, node: &str, world: &dyn World) -> Refusal {
-    let bound = &review.object["spec"]["boundObjectRef"];
-    let text = |field: &str| bound[field].as_str().unwrap_or_default();
-    if text("kind") != "Pod" || text("name").is_empty() || text("uid").is_empty() {
-        return Some(format!(
-            "node \"{node}\" requested token not bound to a pod with its uid"
-        ));
-    }
-    let pod = world.get("core/pods", &review.namespace, text("name"));
-    let own = pod.is_some_and(|pod| pod.scalar("spec.nodeName") == node && pod.uid() == text("uid"));
-    refuse(!own, || {
-        format!("node \"{node}\" requested token bound to a pod scheduled on a different node")
     })
 }
 

@@ -9,6 +9,7 @@ mod rbac;
 pub mod review;
 
 pub use escalation::Escalation;
+pub(crate) use node::may_have_token;
 pub use node::{INCARNATION_ANNOTATION, INCARNATION_EXTRA, node_name};
 pub use rbac::RbacAuthorizer;
 
@@ -23,13 +24,18 @@ use crate::user::{GROUP_MASTERS, UserInfo};
 pub struct Authorizer {
     world: Arc<dyn World>,
     rbac: Arc<RbacAuthorizer>,
+    incarnations: node::Incarnations,
 }
 
 impl Authorizer {
     /// Makes the authorizer over a server's watch caches.
     pub fn new(world: Arc<dyn World>) -> Self {
         let rbac = Arc::new(RbacAuthorizer::new(world.clone()));
-        Authorizer { world, rbac }
+        Authorizer {
+            world,
+            rbac,
+            incarnations: node::Incarnations::default(),
+        }
     }
 
     /// The watch caches it decides on.
@@ -47,7 +53,7 @@ impl Authorizer {
         if attributes.user.in_group(GROUP_MASTERS) {
             return Decision::Allow;
         }
-        match node::decide(attributes, &*self.world) {
+        match node::decide(attributes, &*self.world, &self.incarnations) {
             Decision::NoOpinion(first) => match self.rbac.decide(attributes) {
                 Decision::NoOpinion(second) => Decision::NoOpinion(join(first, second)),
                 decided => decided,

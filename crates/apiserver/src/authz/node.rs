@@ -1,9 +1,13 @@
 //! What a node may do: its own Node, Lease and pods, and of secrets, configuration, claims and tokens only what
 //! its pods refer to. Rules of the Kubernetes documentation, "Using Node Authorization".
 
+use std::collections::HashMap;
+use std::sync::RwLock;
+
 use serde_json::Value;
 
 use crate::hooks::{Attributes, Decision, World};
+use crate::object::Object;
 use crate::user::UserInfo;
 
 /// The annotation of a Node that names its newest incarnation; only admission and the fleet write it.
@@ -24,11 +28,15 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
 }
 
 /// Decides for nodes; has no opinion on others.
-pub(super) fn decide(attributes: &Attributes<'_>, world: &dyn World) -> Decision {
+pub(super) fn decide(
+    attributes: &Attributes<'_>,
+    world: &dyn World,
+    incarnations: &Incarnations,
+) -> Decision {
     let Some(node) = node_name(attributes.user) else {
         return Decision::NoOpinion(String::new());
     };
-    if let Some(newest) = superseded(attributes.user, node, world) {
+    if let Some(newest) = incarnations.superseded(attributes.user, node, world) {
         return Decision::Deny(format!(
             "node {node} was reprovisioned: incarnation {newest} has replaced this one"
         ));
@@ -42,15 +50,35 @@ pub(super) fn decide(attributes: &Attributes<'_>, world: &dyn World) -> Decision
     }
 }
 
-/// Tells the newest incarnation when the user's certificate belongs to an older one.
-fn superseded(user: &UserInfo, node: &str, world: &dyn World) -> Option<u64> {
-    let own: u64 = user.extra.get(INCARNATION_EXTRA)?.first()?.parse().ok()?;
-    let object = world.get("core/nodes", "", node)?.value();
-    let newest: u64 = object["metadata"]["annotations"][INCARNATION_ANNOTATION]
-        .as_str()?
-        .parse()
-        .ok()?;
-    (newest > own).then_some(newest)
+/// The newest incarnation of each node, read from its object once per change: heartbeats are most of all requests.
+#[derive(Default)]
+pub(super) struct Incarnations {
+    /// By node: the revision that was read, and what it said.
+    known: RwLock<HashMap<String, (u64, Option<u64>)>>,
+}
+
+impl Incarnations {
+    /// Tells the newest incarnation when the user's certificate belongs to an older one.
+    fn superseded(&self, user: &UserInfo, node: &str, world: &dyn World) -> Option<u64> {
+        let own: u64 = user.extra.get(INCARNATION_EXTRA)?.first()?.parse().ok()?;
+        let object = world.get("core/nodes", "", node)?;
+        let newest = self.newest(node, &object)?;
+        (newest > own).then_some(newest)
+    }
+
+    fn newest(&self, node: &str, object: &Object) -> Option<u64> {
+        if let Some((revision, newest)) = self.known.read().expect("no holder panics").get(node)
+            && *revision == object.revision()
+        {
+            return *newest;
+        }
+        let value = object.value();
+        let newest = value["metadata"]["annotations"][INCARNATION_ANNOTATION].as_str();
+        let newest = newest.and_then(|newest| newest.parse().ok());
+        let mut known = self.known.write().expect("no holder panics");
+        known.insert(node.to_string(), (object.revision(), newest));
+        newest
+    }
 }
 
 type Verdict = Result<(), String>;
@@ -309,4 +337,28 @@ fn pods(attributes: &Attributes<'_>, node: &str, world: &dyn World) -> Verdict {
         ("create" | "delete", "") | ("update" | "patch", "status") | ("create", "eviction") => Ok(()),
         _ => refuse(""),
     }
+}
+
+/// Checks a node's request for a service account token: bound to a pod of its own, by uid.
+///
+/// # Errors
+/// Why it is refused.
+pub(crate) fn may_have_token(
+    node: &str,
+    namespace: &str,
+    request: &Value,
+    world: &dyn World,
+) -> Result<(), String> {
+    let bound = &request["spec"]["boundObjectRef"];
+    let text = |field: &str| bound[field].as_str().unwrap_or_default();
+    if text("kind") != "Pod" || text("name").is_empty() || text("uid").is_empty() {
+        return refuse(format!(
+            "node \"{node}\" requested token not bound to a pod with its uid"
+        ));
+    }
+    let pod = world.get("core/pods", namespace, text("name"));
+    let own = pod.is_some_and(|pod| pod.scalar("spec.nodeName") == node && pod.uid() == text("uid"));
+    when(own, || {
+        format!("node \"{node}\" requested token bound to a pod scheduled on a different node")
+    })
 }
