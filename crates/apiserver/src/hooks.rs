@@ -197,3 +197,98 @@ pub trait ListFilter: Send + Sync {
     /// Asked for lists and watches that [`Authorize`] did not allow; `None` keeps the refusal.
     fn filter(&self, attributes: &Attributes<'_>, world: &Arc<dyn World>) -> Option<Visible>;
 }
+
+/// A request that is answered, not stored: access reviews, token reviews, token requests.
+pub struct Ask<'a> {
+    /// What the request is about.
+    pub info: &'a crate::info::RequestInfo,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// The body, decoded.
+    pub object: Value,
+    /// The world.
+    pub world: &'a dyn World,
+    /// The authorizers, for reviews.
+    pub authorize: &'a dyn Authorize,
+}
+
+/// Answers creates of resources that are not stored (`create` of `subjectaccessreviews`, of
+/// `serviceaccounts/token`, ...).
+#[async_trait]
+pub trait Answer: Send + Sync {
+    /// Answers with the object that goes back to the client; `None` = not mine.
+    async fn answer(&self, ask: &Ask<'_>) -> Option<ApiResult<Value>>;
+}
+
+/// One request as the audit log sees it, after the answer is known.
+#[derive(Debug)]
+pub struct Audited<'a> {
+    /// `Audit-Id`.
+    pub id: &'a str,
+    /// What it was about.
+    pub info: &'a crate::info::RequestInfo,
+    /// The full request URI.
+    pub uri: &'a str,
+    /// Who, after impersonation.
+    pub user: &'a UserInfo,
+    /// Who really, when `user` is impersonated.
+    pub impersonator: Option<&'a UserInfo>,
+    /// The client's address, if it came over a socket.
+    pub source: Option<std::net::SocketAddr>,
+    /// `User-Agent`.
+    pub user_agent: &'a str,
+    /// The HTTP status of the answer.
+    pub code: u16,
+    /// When it came.
+    pub received: jiff::Timestamp,
+    /// When it was answered (streams: when they began).
+    pub answered: jiff::Timestamp,
+    /// The request's body, empty for none.
+    pub request_body: &'a [u8],
+}
+
+/// Writes the audit log.
+pub trait Audit: Send + Sync {
+    /// Called once per request. Must not block.
+    fn log(&self, event: &Audited<'_>);
+}
+
+/// Everything policy adds to a server; each list is asked in order. [`Hooks::default`] lets everybody do everything
+/// and is for tests only.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// The first that tells a user wins.
+    pub authenticate: Vec<Arc<dyn Authenticate>>,
+    /// The first decision wins; an empty list allows everything.
+    pub authorize: Vec<Arc<dyn Authorize>>,
+    /// All are asked.
+    pub admit: Vec<Arc<dyn Admit>>,
+    /// All are asked.
+    pub charge: Vec<Arc<dyn Charge>>,
+    /// The first filter wins.
+    pub list_filter: Vec<Arc<dyn ListFilter>>,
+    /// The first answer wins.
+    pub answer: Vec<Arc<dyn Answer>>,
+    /// All are told.
+    pub audit: Vec<Arc<dyn Audit>>,
+    /// Whether requests without credentials go on as `system:anonymous`.
+    pub anonymous: bool,
+}
+
+#[async_trait]
+impl Authorize for Hooks {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        if self.authorize.is_empty() {
+            return Decision::Allow;
+        }
+        let mut reasons = Vec::new();
+        for authorizer in &self.authorize {
+            match authorizer.authorize(attributes).await {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join(", "))
+    }
+}

@@ -125,7 +125,7 @@ impl Object {
     /// Parses the object, resourceVersion included.
     pub fn value(&self) -> Value {
         let mut value: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
-        if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        if let Some(Value::Object(metadata)) = value.get_mut("metadata").filter(|_| self.revision > 0) {
             metadata.insert("resourceVersion".into(), self.revision.to_string().into());
         }
         value
@@ -151,8 +151,8 @@ impl Object {
 
     fn write_rest(&self, out: &mut Vec<u8>) {
         let at = self.splice as usize;
-        if at == 0 {
-            return out.extend_from_slice(&self.bytes);
+        if at == 0 || self.revision == 0 {
+            return out.extend_from_slice(&self.bytes[at..]);
         }
         out.extend_from_slice(b"\"resourceVersion\":\"");
         let mut digits = [0u8; 20];

@@ -1,1 +1,9 @@
-//! One cluster's control plane as a value.
+//! One cluster's control plane as a value: API server with its policy, over a keyspace of a storage engine. A process
+//! holds as many as it likes.
+
+pub mod config;
+mod plane;
+mod policy;
+
+pub use config::Config;
+pub use plane::{ControlPlane, Error};

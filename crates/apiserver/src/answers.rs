@@ -1,0 +1,79 @@
+//! Answers to what is asked, not stored: access reviews, token reviews and requests for service account tokens.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mainstay_base::clock::SharedClock;
+use serde_json::Value;
+
+use crate::authn::service_account::{Issuing, Keys, issue};
+use crate::authn::{Authenticators, review as authn_review};
+use crate::authz::{Authorizer, review as authz_review};
+use crate::hooks::{Answer, Ask};
+use crate::status::ApiResult;
+
+/// The built-in answers.
+pub struct Answers {
+    /// Who may what.
+    pub authorizer: Arc<Authorizer>,
+    /// Who is who.
+    pub authenticators: Arc<Authenticators>,
+    /// Signs service account tokens.
+    pub keys: Arc<Keys>,
+    /// The issuer of service account tokens.
+    pub issuer: String,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+#[async_trait]
+impl Answer for Answers {
+    async fn answer(&self, ask: &Ask<'_>) -> Option<ApiResult<Value>> {
+        let info = ask.info;
+        let object = ask.object.clone();
+        let answer = match (
+            info.group.as_str(),
+            info.resource.as_str(),
+            info.subresource.as_str(),
+        ) {
+            ("authorization.k8s.io", "subjectaccessreviews", "") => {
+                authz_review::subject_access(&self.authorizer, object)
+            }
+            ("authorization.k8s.io", "localsubjectaccessreviews", "") => {
+                authz_review::local_subject_access(&self.authorizer, &info.namespace, object)
+            }
+            ("authorization.k8s.io", "selfsubjectaccessreviews", "") => {
+                authz_review::self_subject_access(&self.authorizer, ask.user, object)
+            }
+            ("authorization.k8s.io", "selfsubjectrulesreviews", "") => {
+                authz_review::self_subject_rules(&self.authorizer, ask.user, object)
+            }
+            ("authentication.k8s.io", "selfsubjectreviews", "") => {
+                Ok(authz_review::self_subject(ask.user, object))
+            }
+            ("authentication.k8s.io", "tokenreviews", "") => {
+                authn_review::token_review(&self.authenticators, object).await
+            }
+            ("", "serviceaccounts", "token") => self.token(ask, object),
+            _ => return None,
+        };
+        Some(answer)
+    }
+}
+
+impl Answers {
+    fn token(&self, ask: &Ask<'_>, request: Value) -> ApiResult<Value> {
+        let issuing = Issuing {
+            issuer: &self.issuer,
+            audiences: self.authenticators.audiences(),
+            now: self.clock.now(),
+        };
+        issue(
+            &self.keys,
+            &issuing,
+            ask.world,
+            (&ask.info.namespace, &ask.info.name),
+            request,
+        )
+    }
+}

@@ -1,0 +1,217 @@
+//! The watch caches: every object of one store keyspace in memory, one [`Resource cache`](ResourceCache) per resource,
+//! fed by a single watch of the store. Readers wait for a revision, never for a lock held over I/O.
+
+mod events;
+mod resource;
+mod selection;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use mainstay_store::{Entry, Error, Key, Prefix, Store, WatchItem};
+use tokio::sync::watch;
+
+pub use events::{Change, Event, close, open};
+pub use resource::{Page, PageRequest, ResourceCache, Scope, Subscription};
+pub use selection::Selection;
+
+use crate::hooks::World;
+use crate::object::Object;
+use crate::resources::{SelectableField, fields};
+
+/// How many entries one read of the initial load asks for.
+const LOAD_PAGE: usize = 2_000;
+/// How long to wait before the store is asked again after a failure.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a reader waits for the caches to reach a revision that the store has already reported.
+const FRESHNESS_LIMIT: Duration = Duration::from_secs(10);
+
+/// All watch caches of one keyspace.
+pub struct Caches {
+    store: Arc<dyn Store>,
+    resources: RwLock<HashMap<Arc<str>, Arc<ResourceCache>>>,
+    applied: watch::Sender<u64>,
+    applied_now: AtomicU64,
+}
+
+impl Caches {
+    /// Loads the keyspace. [`Caches::follow`] must run from then on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load(store: Arc<dyn Store>) -> Result<Arc<Self>, Error> {
+        let caches = Arc::new(Caches {
+            store,
+            resources: RwLock::default(),
+            applied: watch::Sender::new(0),
+            applied_now: AtomicU64::new(0),
+        });
+        caches.reload().await?;
+        Ok(caches)
+    }
+
+    /// The cache of one resource; made on first use.
+    pub fn resource(&self, name: &str) -> Arc<ResourceCache> {
+        if let Some(found) = self.resources.read().expect("no holder panics").get(name) {
+            return found.clone();
+        }
+        let mut resources = self.resources.write().expect("no holder panics");
+        if let Some(found) = resources.get(name) {
+            return found.clone();
+        }
+        let name: Arc<str> = name.into();
+        let made = ResourceCache::new(name.clone(), fields::builtin(&name), self.revision());
+        resources.entry(name).or_insert(Arc::new(made)).clone()
+    }
+
+    /// Sets a resource's selectable fields and reads all heads again.
+    pub fn set_fields(&self, name: &str, fields: Arc<[SelectableField]>) {
+        self.resource(name).set_fields(fields);
+    }
+
+    /// The newest revision that all caches contain.
+    pub fn revision(&self) -> u64 {
+        self.applied_now.load(Ordering::Acquire)
+    }
+
+    /// Waits until the caches contain everything that was acknowledged before this call.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn fresh(&self) -> Result<(), Error> {
+        let current = self.store.current().await?;
+        self.reach(current).await.then_some(()).ok_or(Error::Closed)
+    }
+
+    /// Waits until the caches contain `revision`; `false` when that takes too long.
+    pub async fn reach(&self, revision: u64) -> bool {
+        if self.revision() >= revision {
+            return true;
+        }
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|now| *now >= revision);
+        tokio::time::timeout(FRESHNESS_LIMIT, reached)
+            .await
+            .is_ok_and(|result| result.is_ok())
+    }
+
+    /// How many objects each resource has.
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        let resources = self.resources.read().expect("no holder panics");
+        let mut counts: Vec<_> = resources
+            .values()
+            .map(|cache| (cache.name().to_string(), cache.count()))
+            .collect();
+        counts.sort();
+        counts
+    }
+
+    /// The store behind the caches.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Applies the store's changes until the store is closed.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            match self.follow_once().await {
+                Ok(()) => {}
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "watch of the store failed, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Follows one watch to its end; `Ok` after a reload.
+    async fn follow_once(&self) -> Result<(), Error> {
+        let mut watch = self.store.watch(Prefix::All, self.revision()).await?;
+        loop {
+            match watch.next().await? {
+                WatchItem::Revision(revision) => self.apply(&revision),
+                WatchItem::Progress(revision) => self.publish(revision),
+                WatchItem::Compacted(floor) => {
+                    tracing::warn!(floor, "fell behind the store's history, reading everything again");
+                    return self.reload().await;
+                }
+            }
+        }
+    }
+
+    fn apply(&self, revision: &mainstay_store::Revision) {
+        let events = &revision.events;
+        let mut at = 0;
+        while at < events.len() {
+            let resource = &events[at].key.resource;
+            let run = events[at..]
+                .iter()
+                .take_while(|event| event.key.resource == *resource)
+                .count();
+            self.resource(resource)
+                .apply(revision.revision, &events[at..at + run]);
+            at += run;
+        }
+        self.publish(revision.revision);
+    }
+
+    fn publish(&self, revision: u64) {
+        if revision > self.revision() {
+            self.applied_now.store(revision, Ordering::Release);
+            self.applied.send_replace(revision);
+        }
+    }
+
+    /// Reads the whole keyspace, ends all watches, forgets all history.
+    async fn reload(&self) -> Result<(), Error> {
+        let mut loaded: HashMap<Arc<str>, Vec<Entry>> = HashMap::new();
+        let (mut at, mut after): (Option<u64>, Option<Key>) = (None, None);
+        loop {
+            let page = self
+                .store
+                .range(&Prefix::All, at, after.as_ref(), LOAD_PAGE)
+                .await?;
+            at = Some(page.revision);
+            after = page.entries.last().map(|entry| entry.key.clone());
+            for entry in page.entries {
+                loaded.entry(entry.key.resource.clone()).or_default().push(entry);
+            }
+            if !page.more {
+                break;
+            }
+        }
+        let revision = at.unwrap_or_default();
+        let known: Vec<Arc<str>> = self
+            .resources
+            .read()
+            .expect("no holder panics")
+            .keys()
+            .cloned()
+            .collect();
+        known
+            .into_iter()
+            .for_each(|name| drop(loaded.entry(name).or_default()));
+        for (name, entries) in loaded {
+            self.resource(&name).replace(entries, revision);
+        }
+        self.publish(revision);
+        Ok(())
+    }
+}
+
+impl World for Caches {
+    fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.resource(resource).get(namespace, name)
+    }
+
+    fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        self.resource(resource).all(namespace)
+    }
+
+    fn generation(&self, resource: &str) -> u64 {
+        self.resource(resource).generation()
+    }
+}

@@ -1,0 +1,433 @@
+//! The cache of one resource: its objects in key order, a window of recent events, and its watchers.
+//! Invariant: every event of the resource above `floor` is in the window, in order.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use mainstay_store::Entry;
+use tokio::sync::mpsc;
+
+use super::events::Event;
+use super::selection::Selection;
+use crate::object::Object;
+use crate::resources::SelectableField;
+
+/// How many bytes of superseded objects the window keeps alive.
+const WINDOW_BYTES: usize = 4 << 20;
+/// How many events the window keeps at most.
+const WINDOW_EVENTS: usize = 20_000;
+/// How many events may wait for one watcher before it is closed (it resumes from the window).
+const WATCHER_QUEUE: usize = 4_096;
+
+type Names = BTreeMap<Arc<str>, Arc<Object>>;
+
+/// Which changes a watcher is woken for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of the resource.
+    All,
+    /// Those in one namespace.
+    Namespace(String),
+    /// Those of one object.
+    Name(String, String),
+    /// Those of objects whose first selectable field has or had this value (pods: `spec.nodeName`).
+    FirstField(String),
+}
+
+/// A watcher's end of the line. The channel closes when the watcher was too slow or the cache was reloaded.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Events that happened between the wanted revision and the registration.
+    pub backlog: Vec<Arc<Event>>,
+    /// Events from then on.
+    pub live: mpsc::Receiver<Arc<Event>>,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct PageRequest<'a> {
+    /// Only this namespace.
+    pub namespace: Option<&'a str>,
+    /// As of this revision; `None` = now.
+    pub at: Option<u64>,
+    /// Only objects behind this (namespace, name).
+    pub after: Option<(&'a str, &'a str)>,
+    /// At most this many; 0 = all.
+    pub limit: usize,
+}
+
+/// A part of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// The selected objects in key order.
+    pub objects: Vec<Arc<Object>>,
+    /// The revision at which the page is true.
+    pub revision: u64,
+    /// Whether more objects follow, and how many (whether or not they are selected).
+    pub remaining: usize,
+}
+
+struct Inner {
+    namespaces: BTreeMap<Arc<str>, Names>,
+    count: usize,
+    window: VecDeque<Arc<Event>>,
+    window_bytes: usize,
+    floor: u64,
+    newest: u64,
+    watchers: HashMap<Scope, Vec<mpsc::Sender<Arc<Event>>>>,
+}
+
+/// See the module's text.
+pub struct ResourceCache {
+    name: Arc<str>,
+    fields: RwLock<Arc<[SelectableField]>>,
+    inner: RwLock<Inner>,
+    generation: AtomicU64,
+}
+
+impl ResourceCache {
+    pub(super) fn new(name: Arc<str>, fields: Arc<[SelectableField]>, floor: u64) -> Self {
+        let inner = Inner {
+            namespaces: BTreeMap::new(),
+            count: 0,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            floor,
+            newest: floor,
+            watchers: HashMap::new(),
+        };
+        ResourceCache {
+            name,
+            fields: RwLock::new(fields),
+            inner: RwLock::new(inner),
+            generation: AtomicU64::new(1),
+        }
+    }
+
+    /// The resource's name in the store.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Changes with every change of the resource.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        self.read().count
+    }
+
+    /// Looks up an object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.read().namespaces.get(namespace)?.get(name).cloned()
+    }
+
+    /// All objects of a namespace or of all.
+    pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        match namespace {
+            Some(one) => inner
+                .namespaces
+                .get(one)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+                .cloned()
+                .collect(),
+            None => inner
+                .namespaces
+                .values()
+                .flat_map(BTreeMap::values)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Lists. `applied` is the revision that all caches contained before this call.
+    ///
+    /// # Errors
+    /// The oldest revision that can be listed, when the wanted one is older.
+    pub fn page(&self, request: &PageRequest<'_>, selection: &Selection, applied: u64) -> Result<Page, u64> {
+        let inner = self.read();
+        let revision = inner.newest.max(applied);
+        match request.at {
+            Some(at) if at < revision => inner.page_of_past(request, selection, at),
+            _ => Ok(inner.page_of_now(request, selection, revision)),
+        }
+    }
+
+    /// Registers a watcher for what happens after `revision`.
+    ///
+    /// # Errors
+    /// The oldest revision that can be resumed from, when `revision` is older.
+    pub fn subscribe(&self, scope: Scope, revision: u64) -> Result<Subscription, u64> {
+        let (sender, live) = mpsc::channel(WATCHER_QUEUE);
+        let mut inner = self.write();
+        if revision < inner.floor {
+            return Err(inner.floor);
+        }
+        let from = inner.window.partition_point(|event| event.revision <= revision);
+        let backlog = inner.window.range(from..).cloned().collect();
+        inner.watchers.entry(scope).or_default().push(sender);
+        Ok(Subscription { backlog, live })
+    }
+
+    /// Lists and registers in one step: the subscription starts exactly behind the page.
+    pub fn page_and_subscribe(
+        &self,
+        request: &PageRequest<'_>,
+        selection: &Selection,
+        scope: Scope,
+        applied: u64,
+    ) -> (Page, Subscription) {
+        let (sender, live) = mpsc::channel(WATCHER_QUEUE);
+        let mut inner = self.write();
+        inner.watchers.entry(scope).or_default().push(sender);
+        let revision = inner.newest.max(applied);
+        let page = inner.page_of_now(request, selection, revision);
+        (
+            page,
+            Subscription {
+                backlog: Vec::new(),
+                live,
+            },
+        )
+    }
+
+    pub(super) fn apply(&self, revision: u64, changes: &[mainstay_store::Event]) {
+        let fields = self.fields();
+        let made = |value: &bytes::Bytes| Arc::new(Object::new(value.clone(), revision, &fields));
+        let news: Vec<Option<Arc<Object>>> = changes
+            .iter()
+            .map(|change| change.value.as_ref().map(made))
+            .collect();
+        let mut inner = self.write();
+        for (change, new) in changes.iter().zip(news) {
+            let old = inner.set(&change.key.namespace, &change.key.name, new.clone());
+            if new.is_none() && old.is_none() {
+                continue;
+            }
+            let event = Arc::new(Event::new(revision, new, old));
+            inner.notify(&change.key.namespace, &change.key.name, &event);
+            inner.remember(event);
+        }
+        inner.newest = revision;
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn replace(&self, entries: Vec<Entry>, revision: u64) {
+        let fields = self.fields();
+        let mut namespaces: BTreeMap<Arc<str>, Names> = BTreeMap::new();
+        let count = entries.len();
+        for entry in entries {
+            let object = Arc::new(Object::new(entry.value, entry.revision, &fields));
+            namespaces
+                .entry(entry.key.namespace)
+                .or_default()
+                .insert(entry.key.name, object);
+        }
+        let mut inner = self.write();
+        inner.namespaces = namespaces;
+        inner.count = count;
+        inner.window.clear();
+        inner.window_bytes = 0;
+        inner.floor = revision;
+        inner.newest = revision;
+        inner.watchers.clear();
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn set_fields(&self, fields: Arc<[SelectableField]>) {
+        let mut inner = self.write();
+        let objects = inner.namespaces.values_mut().flat_map(BTreeMap::values_mut);
+        for object in objects {
+            *object = Arc::new(Object::new(object.bytes().clone(), object.revision(), &fields));
+        }
+        inner.watchers.clear();
+        *self.fields.write().expect("no holder panics") = fields;
+    }
+
+    fn fields(&self) -> Arc<[SelectableField]> {
+        self.fields.read().expect("no holder panics").clone()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
+        self.inner.read().expect("no holder panics")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect("no holder panics")
+    }
+}
+
+impl Inner {
+    fn set(
+        &mut self,
+        namespace: &Arc<str>,
+        name: &Arc<str>,
+        new: Option<Arc<Object>>,
+    ) -> Option<Arc<Object>> {
+        let old = match new {
+            Some(object) => {
+                let names = self.namespaces.entry(namespace.clone()).or_default();
+                let old = names.insert(name.clone(), object);
+                self.count += usize::from(old.is_none());
+                return old;
+            }
+            None => self
+                .namespaces
+                .get_mut(namespace)
+                .and_then(|names| names.remove(name)),
+        };
+        self.count -= usize::from(old.is_some());
+        if self.namespaces.get(namespace).is_some_and(BTreeMap::is_empty) {
+            self.namespaces.remove(namespace);
+        }
+        old
+    }
+
+    fn remember(&mut self, event: Arc<Event>) {
+        self.window_bytes += event.kept_bytes();
+        self.window.push_back(event);
+        while self.window_bytes > WINDOW_BYTES || self.window.len() > WINDOW_EVENTS {
+            let Some(oldest) = self.window.pop_front() else {
+                break;
+            };
+            self.window_bytes -= oldest.kept_bytes();
+            self.floor = oldest.revision;
+        }
+    }
+
+    fn notify(&mut self, namespace: &str, name: &str, event: &Arc<Event>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        self.wake(&Scope::All, event);
+        self.wake(&Scope::Name(namespace.into(), name.into()), event);
+        if !namespace.is_empty() {
+            self.wake(&Scope::Namespace(namespace.into()), event);
+        }
+        let first = |object: &Option<Arc<Object>>| object.as_ref().map(|object| object.field(0).into_owned());
+        let (old, new) = (first(&event.old), first(&event.new));
+        if old != new {
+            old.into_iter()
+                .for_each(|value| self.wake(&Scope::FirstField(value), event));
+        }
+        new.into_iter()
+            .for_each(|value| self.wake(&Scope::FirstField(value), event));
+    }
+
+    fn wake(&mut self, scope: &Scope, event: &Arc<Event>) {
+        let Some(watchers) = self.watchers.get_mut(scope) else {
+            return;
+        };
+        watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
+        if watchers.is_empty() {
+            self.watchers.remove(scope);
+        }
+    }
+
+    fn page_of_now(&self, request: &PageRequest<'_>, selection: &Selection, revision: u64) -> Page {
+        let mut page = Page {
+            objects: Vec::new(),
+            revision,
+            remaining: 0,
+        };
+        if let Some(name) = selection
+            .exact_name()
+            .filter(|_| request.namespace.is_some() && request.after.is_none())
+        {
+            let found = self
+                .namespaces
+                .get(request.namespace.unwrap_or_default())
+                .and_then(|names| names.get(name));
+            page.objects
+                .extend(found.filter(|object| selection.matches(object)).cloned());
+            return page;
+        }
+        let objects = self.behind(request).map(|(_, _, object)| object);
+        collect(objects, request.limit, selection, &mut page);
+        page
+    }
+
+    /// Lists as of a past revision: what is there now, with the window's events undone.
+    fn page_of_past(&self, request: &PageRequest<'_>, selection: &Selection, at: u64) -> Result<Page, u64> {
+        if at < self.floor {
+            return Err(self.floor);
+        }
+        let mut then: BTreeMap<(String, String), Option<Arc<Object>>> = BTreeMap::new();
+        let from = self.window.partition_point(|event| event.revision <= at);
+        for event in self.window.range(from..) {
+            let Some(object) = event.old.as_ref().or(event.new.as_ref()) else {
+                continue;
+            };
+            let key = (object.namespace().into_owned(), object.name().into_owned());
+            then.entry(key).or_insert_with(|| event.old.clone());
+        }
+        let unchanged = self
+            .behind(request)
+            .map(|(namespace, name, object)| ((namespace.to_string(), name.to_string()), object.clone()))
+            .filter(|(key, _)| !then.contains_key(key));
+        let mut objects: BTreeMap<(String, String), Arc<Object>> = unchanged.collect();
+        let wanted = |key: &(String, String)| {
+            request.namespace.is_none_or(|namespace| key.0 == namespace)
+                && request
+                    .after
+                    .is_none_or(|after| (key.0.as_str(), key.1.as_str()) > after)
+        };
+        objects.extend(
+            then.iter()
+                .filter(|(key, _)| wanted(key))
+                .filter_map(|(key, old)| Some((key.clone(), old.clone()?))),
+        );
+        let mut page = Page {
+            objects: Vec::new(),
+            revision: at,
+            remaining: 0,
+        };
+        collect(objects.values(), request.limit, selection, &mut page);
+        Ok(page)
+    }
+
+    /// The objects of a request's namespaces behind its starting point, in key order.
+    fn behind<'a>(
+        &'a self,
+        request: &'a PageRequest<'_>,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>, &'a Arc<Object>)> {
+        let first = match (request.namespace, request.after) {
+            (Some(namespace), _) => Bound::Included(namespace),
+            (None, Some((namespace, _))) => Bound::Included(namespace),
+            (None, None) => Bound::Unbounded,
+        };
+        self.namespaces
+            .range::<str, _>((first, Bound::Unbounded))
+            .take_while(move |(namespace, _)| request.namespace.is_none_or(|one| one == &***namespace))
+            .flat_map(move |(namespace, names)| {
+                let start = match request.after {
+                    Some((after, name)) if after == &**namespace => Bound::Excluded(name),
+                    _ => Bound::Unbounded,
+                };
+                names
+                    .range::<str, _>((start, Bound::Unbounded))
+                    .map(move |(name, object)| (namespace, name, object))
+            })
+    }
+}
+
+fn collect<'a>(
+    objects: impl Iterator<Item = &'a Arc<Object>>,
+    limit: usize,
+    selection: &Selection,
+    page: &mut Page,
+) {
+    for object in objects {
+        if limit > 0 && page.objects.len() == limit {
+            page.remaining += 1;
+        } else if selection.matches(object) {
+            page.objects.push(object.clone());
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The request chain: identity, impersonation, authorization, body, dispatch, errors, audit. Each write runs in a task of
+//! its own, so that a caller that goes away never cancels a commit; a panic becomes a 500.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+
+use crate::authn::impersonation;
+use crate::body::Body;
+use crate::hooks::{Attributes, Audited, Authorize, Decision, Peer, Visible};
+use crate::info::RequestInfo;
+use crate::query::Query;
+use crate::respond;
+use crate::serve::{self, Call};
+use crate::server::Server;
+use crate::status::{ApiError, ApiResult, qualified};
+use crate::user::UserInfo;
+
+/// The largest body: upstream's limit.
+const BODY_LIMIT: usize = 3 << 20;
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long anything but a watch or a proxied connection may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Errors of bodies.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Answers one request. The identity is in the extensions ([`UserInfo`]) for in-process calls, found from credentials
+/// for others ([`Peer`] in the extensions).
+pub async fn handle<B>(server: Arc<Server>, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+    let received = server.clock.now();
+    let started = server.clock.monotonic();
+    let _inflight = server.metrics.begin();
+    let audit = Trail::new(&parts, &info);
+    let mut seen = Seen::default();
+    let answer = answer(&server, parts, body, query, info.clone(), &mut seen).await;
+    let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+    let took = server.clock.monotonic().saturating_sub(started);
+    server.metrics.answered(&info, response.status().as_u16(), took);
+    audit.log(&server, &info, &seen, &response, received);
+    if let Ok(value) = HeaderValue::from_str(&audit.id) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("audit-id"), value);
+    }
+    response
+}
+
+/// What the chain found out on its way, for the audit log.
+#[derive(Default)]
+struct Seen {
+    user: UserInfo,
+    impersonator: Option<UserInfo>,
+    body: Bytes,
+}
+
+async fn answer<B>(
+    server: &Arc<Server>,
+    parts: Parts,
+    body: B,
+    query: Query,
+    info: RequestInfo,
+    seen: &mut Seen,
+) -> ApiResult<Response<Body>>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let user = identify(server, &parts, seen).await?;
+    let visible = authorize(server, &info, &user, &query).await?;
+    let body = match takes_body(&parts, &info) {
+        true => read(body).await?,
+        false => Bytes::new(),
+    };
+    seen.body = body.clone();
+    let headers = parts.headers.clone();
+    let call = Call {
+        parts,
+        body,
+        query,
+        info,
+        user,
+        visible,
+    };
+    let response = run(server.clone(), call).await?;
+    Ok(respond::gzip(&headers, response))
+}
+
+/// Runs a request to its end: writes in a task of their own, all with a time limit and without passing panics on.
+async fn run(server: Arc<Server>, call: Call) -> ApiResult<Response<Body>> {
+    let writes = !matches!(call.info.verb.as_str(), "get" | "list" | "watch");
+    let work = async move {
+        let limited = tokio::time::timeout(REQUEST_TIMEOUT, serve::dispatch(&server, call));
+        match AssertUnwindSafe(limited).catch_unwind().await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(timed_out()),
+            Err(_) => Err(ApiError::internal("the request handler panicked")),
+        }
+    };
+    match writes {
+        true => tokio::spawn(work)
+            .await
+            .unwrap_or_else(|error| Err(ApiError::internal(error))),
+        false => work.await,
+    }
+}
+
+fn timed_out() -> ApiError {
+    let message = "request did not complete within the allotted timeout";
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+}
+
+fn takes_body(parts: &Parts, info: &RequestInfo) -> bool {
+    let upgrades = matches!(
+        info.subresource.as_str(),
+        "exec" | "attach" | "portforward" | "proxy"
+    );
+    parts.method != http::Method::GET && !(info.is_resource && upgrades)
+}
+
+async fn read<B>(body: B) -> ApiResult<Bytes>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await;
+    match collected {
+        Err(_) => Err(timed_out()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            let message = format!("Request entity too large: limit is {BODY_LIMIT}");
+            Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                message,
+            ))
+        }
+        Ok(Err(error)) => Err(ApiError::bad_request(format!("failed to read the body: {error}"))),
+    }
+}
+
+async fn identify(server: &Server, parts: &Parts, seen: &mut Seen) -> ApiResult<UserInfo> {
+    let user = match parts.extensions.get::<UserInfo>() {
+        Some(user) => user.clone(),
+        None => authenticate(server, parts).await?,
+    };
+    seen.user = user.clone();
+    let acting = impersonation::impersonate(&parts.headers, &user, &server.hooks).await?;
+    Ok(match acting {
+        None => user,
+        Some(other) => {
+            seen.impersonator = Some(user);
+            seen.user = other.clone();
+            other
+        }
+    })
+}
+
+async fn authenticate(server: &Server, parts: &Parts) -> ApiResult<UserInfo> {
+    let nobody = Peer::default();
+    let peer = parts.extensions.get::<Peer>().unwrap_or(&nobody);
+    for method in &server.hooks.authenticate {
+        if let Some(user) = method.authenticate(parts, peer).await? {
+            return Ok(user);
+        }
+    }
+    match server.hooks.anonymous {
+        true => Ok(UserInfo::anonymous()),
+        false => Err(ApiError::unauthorized()),
+    }
+}
+
+/// Allows, or allows with a filter, or refuses.
+async fn authorize(
+    server: &Server,
+    info: &RequestInfo,
+    user: &UserInfo,
+    query: &Query,
+) -> ApiResult<Option<Visible>> {
+    let attributes = info.attributes(user, query);
+    let why = match server.hooks.authorize(&attributes).await {
+        Decision::Allow => return Ok(None),
+        Decision::Deny(why) | Decision::NoOpinion(why) => why,
+    };
+    if matches!(info.verb.as_str(), "list" | "watch") {
+        let world: Arc<dyn crate::hooks::World> = server.caches().clone();
+        let filter = server
+            .hooks
+            .list_filter
+            .iter()
+            .find_map(|filter| filter.filter(&attributes, &world));
+        if filter.is_some() {
+            return Ok(filter);
+        }
+    }
+    Err(forbidden(&attributes, &why))
+}
+
+/// 403 in upstream's words.
+pub(crate) fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
+    let user = &attributes.user.name;
+    let tail = if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {why}")
+    };
+    if !attributes.is_resource {
+        let what = format!(
+            "User \"{user}\" cannot {} path \"{}\"{tail}",
+            attributes.verb, attributes.path
+        );
+        let mut error = ApiError::new(StatusCode::FORBIDDEN, "Forbidden", format!("forbidden: {what}"));
+        error.details = Some(Box::default());
+        return error;
+    }
+    let scope = match (attributes.namespace, attributes.resource) {
+        ("", _) | (_, "namespaces") => "at the cluster scope".to_string(),
+        (namespace, _) => format!("in the namespace \"{namespace}\""),
+    };
+    let mut resource = attributes.resource.to_string();
+    if !attributes.subresource.is_empty() {
+        resource = format!("{resource}/{}", attributes.subresource);
+    }
+    let what = format!(
+        "User \"{user}\" cannot {} resource \"{resource}\" in API group \"{}\" {scope}{tail}",
+        attributes.verb, attributes.group
+    );
+    let named = match attributes.verb {
+        "list" | "watch" | "create" | "deletecollection" => "",
+        _ => attributes.name,
+    };
+    let subject = match named {
+        "" => qualified(attributes.group, attributes.resource),
+        name => format!("{} \"{name}\"", qualified(attributes.group, attributes.resource)),
+    };
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "Forbidden",
+        format!("{subject} is forbidden: {what}"),
+    )
+    .about(attributes.group, attributes.resource, named)
+}
+
+/// What the audit log needs of a request that is consumed meanwhile.
+struct Trail {
+    id: String,
+    uri: String,
+    user_agent: String,
+    source: Option<std::net::SocketAddr>,
+}
+
+impl Trail {
+    fn new(parts: &Parts, _info: &RequestInfo) -> Self {
+        let header = |name: &str| {
+            parts
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_string)
+        };
+        Trail {
+            id: header("audit-id")
+                .filter(|id| !id.is_empty())
+                .unwrap_or_else(mainstay_base::ids::new_uid),
+            uri: parts.uri.to_string(),
+            user_agent: header("user-agent").unwrap_or_default(),
+            source: parts.extensions.get::<Peer>().and_then(|peer| peer.address),
+        }
+    }
+
+    fn log(
+        &self,
+        server: &Server,
+        info: &RequestInfo,
+        seen: &Seen,
+        response: &Response<Body>,
+        received: jiff::Timestamp,
+    ) {
+        if server.hooks.audit.is_empty() {
+            return;
+        }
+        let event = Audited {
+            id: &self.id,
+            info,
+            uri: &self.uri,
+            user: &seen.user,
+            impersonator: seen.impersonator.as_ref(),
+            source: self.source,
+            user_agent: &self.user_agent,
+            code: response.status().as_u16(),
+            received,
+            answered: server.clock.now(),
+            request_body: &seen.body,
+        };
+        server.hooks.audit.iter().for_each(|audit| audit.log(&event));
+    }
+}

@@ -1,0 +1,131 @@
+//! The transaction of a write: the object, what is charged for it, and what is allocated with it, all or nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_store::{Class, Condition, Error, Key, Op};
+use serde_json::Value;
+
+use super::Write;
+use crate::hooks::Review;
+use crate::object::Object;
+use crate::status::{ApiError, ApiResult};
+
+/// Events are deleted after this long: upstream's default.
+const EVENT_TTL: Duration = Duration::from_secs(3_600);
+/// How often a charge is computed anew before the client hears of the contention.
+const CHARGE_TRIES: usize = 50;
+
+/// What is to be stored.
+pub enum Goal {
+    /// A new object.
+    Create(Value),
+    /// A change of what has this revision.
+    Replace(Value, u64),
+    /// A deletion of what has this revision.
+    Delete(Value, u64),
+}
+
+/// Why nothing was stored.
+pub enum Failure {
+    /// Somebody else wrote the object first.
+    Raced,
+    /// Something that the client must hear.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Failure::Refused(error)
+    }
+}
+
+impl Write<'_> {
+    /// Stores, and returns the object as stored. `review` is charged.
+    pub(super) async fn commit(
+        &self,
+        name: &str,
+        goal: Goal,
+        review: &Review,
+    ) -> Result<Arc<Object>, Failure> {
+        let key = Key::new(&self.resource.store, self.namespace, name);
+        let (value, condition) = match &goal {
+            Goal::Create(value) => (value, Condition::Absent(key.clone())),
+            Goal::Replace(value, revision) | Goal::Delete(value, revision) => {
+                (value, Condition::Revision(key.clone(), *revision))
+            }
+        };
+        let bytes: bytes::Bytes = canonical(value).into();
+        let object = |revision| Arc::new(Object::new(bytes.clone(), revision, &self.resource.fields));
+        for _ in 0..CHARGE_TRIES {
+            let (mut conditions, mut ops) = self.charges(review).await?;
+            if self.options.dry_run {
+                return Ok(object(0));
+            }
+            conditions.insert(0, condition.clone());
+            ops.insert(
+                0,
+                match &goal {
+                    Goal::Delete(..) => Op::delete(key.clone()),
+                    _ => self.put(key.clone(), bytes.clone()),
+                },
+            );
+            self.server
+                .allocator
+                .ride_along(self.server, review, &goal, &mut conditions, &mut ops);
+            match self.server.caches().store().txn(conditions, ops).await {
+                Ok(revision) => return Ok(object(revision)),
+                Err(Error::Conflict { key: other, .. }) if other == key => return Err(Failure::Raced),
+                Err(Error::Conflict { .. }) => self.catch_up().await?,
+                Err(Error::Invalid(why)) => return Err(ApiError::bad_request(why).into()),
+                Err(error) => return Err(ApiError::unavailable(error.to_string()).into()),
+            }
+        }
+        let message = "too many writes contend for the same quota or address, try again";
+        Err(ApiError::too_many_requests(message, 1).into())
+    }
+
+    async fn catch_up(&self) -> ApiResult<()> {
+        self.server
+            .caches()
+            .fresh()
+            .await
+            .map_err(|error| ApiError::unavailable(error.to_string()))
+    }
+
+    async fn charges(&self, review: &Review) -> ApiResult<(Vec<Condition>, Vec<Op>)> {
+        let (mut conditions, mut ops) = (Vec::new(), Vec::new());
+        for charge in &self.server.hooks.charge {
+            for charged in charge.charge(review, &**self.server.caches()).await? {
+                let key = Key::new(&charged.resource, &charged.namespace, &charged.name);
+                conditions.push(Condition::Revision(key.clone(), charged.revision));
+                ops.push(Op::put(key, canonical(&charged.value)));
+            }
+        }
+        Ok((conditions, ops))
+    }
+
+    fn put(&self, key: Key, value: bytes::Bytes) -> Op {
+        let (class, ttl) = match &*self.resource.store {
+            "core/events" => (Class::Volatile, Some(EVENT_TTL)),
+            "coordination.k8s.io/leases" => (Class::Volatile, None),
+            _ => (Class::Durable, None),
+        };
+        Op::Put {
+            key,
+            value,
+            ttl,
+            class,
+        }
+    }
+}
+
+/// The canonical bytes of a value: sorted, without resourceVersion.
+pub fn canonical(value: &Value) -> Vec<u8> {
+    if value["metadata"].get("resourceVersion").is_none() {
+        return mainstay_objects::json::write(value);
+    }
+    let mut stored = value.clone();
+    super::metadata(&mut stored).remove("resourceVersion");
+    mainstay_objects::json::write(&stored)
+}

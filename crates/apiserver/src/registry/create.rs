@@ -1,0 +1,139 @@
+//! Creates.
+
+use serde_json::Value;
+
+use super::commit::{Failure, Goal};
+use super::{Write, Written, meta_text, metadata, strategy};
+use crate::convert;
+use crate::hooks::{Operation, Review};
+use crate::schema;
+use crate::status::{ApiError, ApiResult, Cause};
+
+/// How many generated names are tried.
+const NAME_TRIES: usize = 8;
+/// Generated names are cut so that the suffix fits into this length.
+const NAME_LENGTH: usize = 63;
+
+/// Creates an object from its served form.
+///
+/// # Errors
+/// 400, 403, 404, 409, 422 as upstream.
+pub async fn create(write: &Write<'_>, served: Value) -> ApiResult<Written> {
+    check(write, &served)?;
+    let mut object = convert::to_stored(write.resource, served);
+    if write.resource.namespaced {
+        metadata(&mut object).insert("namespace".into(), write.namespace.into());
+    }
+    let generated = meta_text(&object, "name").is_empty() && !meta_text(&object, "generateName").is_empty();
+    for _ in 0..if generated { NAME_TRIES } else { 1 } {
+        let mut named = object.clone();
+        if generated {
+            let name = generated_name(write, meta_text(&named, "generateName"));
+            metadata(&mut named).insert("name".into(), name.into());
+        }
+        let name = meta_text(&named, "name").to_string();
+        let mut review = admitted(write, named).await?;
+        let value = std::mem::take(&mut review.object);
+        review.object = value.clone();
+        match write.commit(&name, Goal::Create(value), &review).await {
+            Ok(object) => {
+                return Ok(Written {
+                    object,
+                    created: true,
+                    warnings: review.warnings,
+                });
+            }
+            Err(Failure::Raced) if generated => {}
+            Err(Failure::Raced) => return Err(exists(write, &name)),
+            Err(Failure::Refused(error)) => return Err(error),
+        }
+    }
+    Err(exists(write, meta_text(&object, "generateName")).retry_after(1))
+}
+
+fn exists(write: &Write<'_>, name: &str) -> ApiError {
+    ApiError::already_exists(&write.resource.gvk.group, &write.resource.plural, name)
+}
+
+fn check(write: &Write<'_>, served: &Value) -> ApiResult<()> {
+    let namespace = meta_text(served, "namespace");
+    if !namespace.is_empty() && namespace != write.namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(message));
+    }
+    if !meta_text(served, "resourceVersion").is_empty() {
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    if write.resource.namespaced && write.namespace.is_empty() {
+        return Err(ApiError::bad_request(
+            "an empty namespace may not be set during creation",
+        ));
+    }
+    Ok(())
+}
+
+fn generated_name(write: &Write<'_>, base: &str) -> String {
+    let suffix = write.server.suffix();
+    let mut end = base.len().min(NAME_LENGTH - suffix.len());
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &base[..end])
+}
+
+/// Brings the object to the state in which it is stored: first state, defaults, admission, validation, ownership.
+async fn admitted(write: &Write<'_>, mut object: Value) -> ApiResult<Review> {
+    let resource = write.resource;
+    strategy::prepare_create(resource, &mut object);
+    let meta = metadata(&mut object);
+    meta.insert("uid".into(), mainstay_base::ids::new_uid().into());
+    meta.insert("creationTimestamp".into(), write.now().into());
+    let managed = meta.remove("managedFields");
+    schema::default(resource, &mut object);
+    write
+        .server
+        .allocator
+        .assign(write.server, resource, &mut object, &Value::Null)?;
+    let mut review = write.review(Operation::Create, object, Value::Null);
+    review.name = meta_text(&review.object, "name").to_string();
+    write.mutate(&mut review).await?;
+    schema::default(resource, &mut review.object);
+    strategy::after_admission(resource, &mut review.object);
+    refuse_invalid(
+        write,
+        &review.object,
+        schema::validate_create(resource, &review.object),
+    )?;
+    write.admit(&mut review).await?;
+    let tracked = schema::Track {
+        resource,
+        manager: &write.manager,
+        subresource: "",
+        now: &write.now(),
+    };
+    if let Some(managed) = managed {
+        metadata(&mut review.object).insert("managedFields".into(), managed);
+    }
+    tracked.update(&Value::Null, &mut review.object);
+    Ok(review)
+}
+
+/// 422 with the causes, if there are any.
+pub(super) fn refuse_invalid(write: &Write<'_>, object: &Value, mut causes: Vec<Cause>) -> ApiResult<()> {
+    let name = meta_text(object, "name");
+    if name.is_empty() && !causes.iter().any(|cause| cause.field == "metadata.name") {
+        let text = "Required value: name or generateName is required";
+        causes.insert(0, Cause::new("FieldValueRequired", "metadata.name", text));
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        &write.resource.gvk.group,
+        &write.resource.gvk.kind,
+        name,
+        causes,
+    ))
+}

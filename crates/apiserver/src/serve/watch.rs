@@ -1,0 +1,324 @@
+//! Watches: the present objects if asked for, what happened since, what happens, and bookmarks in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::Call;
+use super::options::ListOptions;
+use super::read;
+use crate::body::Body;
+use crate::cache::{Change, Event, PageRequest, Scope, Selection, Subscription};
+use crate::convert;
+use crate::negotiate::{Format, Shape};
+use crate::object::Object;
+use crate::resources::Resource;
+use crate::respond::Wanted;
+use crate::server::Server;
+use crate::shape::{partial, tables};
+use crate::status::{ApiError, ApiResult};
+
+/// How often a quiet watch says how far it has come.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(50);
+/// Watches without a wish last this long, plus up to as much again.
+const DEFAULT_SECONDS: u64 = 1_800;
+/// Annotation of the bookmark that ends the initial objects.
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+/// Answers a watch.
+///
+/// # Errors
+/// 400, 406, 422 as upstream. A revision that is too old is told inside the stream.
+pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
+    let wanted = read::wanted(call)?;
+    let options = ListOptions::parse(&call.query, true)?;
+    let selection = read::selection(resource, call)?;
+    let seconds = options.timeout_seconds.filter(|seconds| *seconds > 0);
+    let seconds = seconds.unwrap_or_else(|| DEFAULT_SECONDS + server.random_below(DEFAULT_SECONDS));
+    let mut stream = Stream {
+        server: server.clone(),
+        resource: resource.clone(),
+        pending: VecDeque::new(),
+        initial: VecDeque::new(),
+        live: None,
+        after: 0,
+        selection,
+        bookmarks: options.bookmarks.then(bookmark_timer),
+        initial_end: None,
+        deadline: Instant::now_plus(Duration::from_secs(seconds)),
+        columns_sent: false,
+        wanted,
+        ended: false,
+    };
+    stream.begin(call, &options).await?;
+    let body = futures::stream::unfold(stream, |mut stream| async move {
+        let next = stream.next().await?;
+        Some((next, stream))
+    });
+    Ok(respond(Body::stream(body)))
+}
+
+/// Deadlines in tokio's time, which tests can pause.
+trait NowPlus {
+    fn now_plus(by: Duration) -> Self;
+}
+
+impl NowPlus for Instant {
+    #[allow(clippy::disallowed_methods)]
+    fn now_plus(by: Duration) -> Self {
+        Instant::now() + by
+    }
+}
+
+fn bookmark_timer() -> Interval {
+    let mut timer = tokio::time::interval_at(Instant::now_plus(BOOKMARK_EVERY), BOOKMARK_EVERY);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+fn respond(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
+    response
+}
+
+struct Stream {
+    server: Arc<Server>,
+    resource: Arc<Resource>,
+    /// Encoded events that go out next.
+    pending: VecDeque<Bytes>,
+    /// Present objects that have not been sent yet.
+    initial: VecDeque<Arc<Object>>,
+    live: Option<mpsc::Receiver<Arc<Event>>>,
+    /// Events up to here are known to the client.
+    after: u64,
+    selection: Selection,
+    bookmarks: Option<Interval>,
+    /// The revision of the end mark that is due after the initial objects.
+    initial_end: Option<u64>,
+    deadline: Instant,
+    columns_sent: bool,
+    wanted: Wanted,
+    ended: bool,
+}
+
+impl Stream {
+    async fn begin(&mut self, call: &Call, options: &ListOptions) -> ApiResult<()> {
+        let with_state = options.send_initial.unwrap_or(options.revision.unwrap_or(0) == 0);
+        if with_state {
+            read::reach(&self.server, options.revision).await?;
+        }
+        let namespace = Some(call.namespace(&self.resource)).filter(|namespace| !namespace.is_empty());
+        let namespace = if self.resource.namespaced {
+            namespace
+        } else {
+            Some("")
+        };
+        let scope = self.scope(namespace);
+        let caches = self.server.caches().clone();
+        let cache = caches.resource(&self.resource.store);
+        let applied = caches.revision();
+        if with_state {
+            let request = PageRequest {
+                namespace,
+                ..PageRequest::default()
+            };
+            let (page, subscription) = cache.page_and_subscribe(&request, &self.selection, scope, applied);
+            self.after = page.revision;
+            self.initial = page.objects.into();
+            self.initial_end = options.send_initial.map(|_| page.revision);
+            self.live = Some(subscription.live);
+            return Ok(());
+        }
+        self.after = options.revision.unwrap_or(applied);
+        match cache.subscribe(scope, self.after) {
+            Ok(Subscription { backlog, live }) => {
+                backlog.iter().for_each(|event| self.push(event));
+                self.live = Some(live);
+            }
+            Err(floor) => self.fail(&expired(self.after, floor)),
+        }
+        Ok(())
+    }
+
+    fn scope(&self, namespace: Option<&str>) -> Scope {
+        match (self.selection.exact_name(), namespace) {
+            (Some(name), Some(namespace)) => return Scope::Name(namespace.into(), name.into()),
+            _ if &*self.resource.store != "core/pods" => {}
+            _ => {
+                if let Some(node) = self.selection.exact_first_field() {
+                    return Scope::FirstField(node.into());
+                }
+            }
+        }
+        match namespace {
+            Some(namespace) if !namespace.is_empty() => Scope::Namespace(namespace.into()),
+            _ => Scope::All,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.pending.pop_front() {
+                return Some(bytes);
+            }
+            if let Some(bytes) = self.next_initial() {
+                return Some(bytes);
+            }
+            if self.ended {
+                return None;
+            }
+            self.wait().await;
+        }
+    }
+
+    fn next_initial(&mut self) -> Option<Bytes> {
+        while let Some(object) = self.initial.pop_front() {
+            if let Some(bytes) = self.encode(Change::Added, &object) {
+                return Some(bytes);
+            }
+        }
+        let revision = self.initial_end.take()?;
+        Some(self.bookmark(revision, true))
+    }
+
+    async fn wait(&mut self) {
+        let Some(live) = self.live.as_mut() else {
+            self.ended = true;
+            return;
+        };
+        let tick = async {
+            match self.bookmarks.as_mut() {
+                Some(timer) => drop(timer.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            event = live.recv() => match event {
+                Some(event) => self.push(&event),
+                None => self.ended = true,
+            },
+            () = tokio::time::sleep_until(self.deadline) => {
+                self.ended = true;
+                self.progress();
+            }
+            () = self.server.draining() => self.ended = true,
+            () = tick => self.progress(),
+        }
+    }
+
+    /// Sends a bookmark for everything that has been delivered.
+    fn progress(&mut self) {
+        let applied = self.server.caches().revision();
+        let mut waiting = Vec::new();
+        if let Some(live) = self.live.as_mut() {
+            while let Ok(event) = live.try_recv() {
+                waiting.push(event);
+            }
+        }
+        waiting.iter().for_each(|event| self.push(event));
+        if self.bookmarks.is_some() && applied >= self.after {
+            let bookmark = self.bookmark(applied, false);
+            self.pending.push_back(bookmark);
+        }
+    }
+
+    fn push(&mut self, event: &Arc<Event>) {
+        if event.revision <= self.after {
+            return;
+        }
+        let Some(change) = self.selection.change(event) else {
+            return;
+        };
+        let as_stored = self.wanted.format == Format::JSON && self.resource.is_stored_as_served();
+        if as_stored {
+            return self.pending.push_back(event.encoded(change));
+        }
+        let shown = event.shown(change);
+        let encoded = shown.and_then(|object| self.encode(change, &object));
+        self.pending.extend(encoded);
+    }
+
+    fn encode(&mut self, change: Change, object: &Arc<Object>) -> Option<Bytes> {
+        let mut out = Vec::with_capacity(object.bytes().len() + 96);
+        crate::cache::open(change.name(), &mut out);
+        if self.wanted.format.shape == Shape::Object {
+            convert::write_served(&self.resource, object, &mut out);
+        } else {
+            let shaped = self.shaped(object);
+            serde_json::to_writer(&mut out, &shaped).ok()?;
+        }
+        crate::cache::close(&mut out);
+        Some(out.into())
+    }
+
+    fn shaped(&mut self, object: &Object) -> Value {
+        let value = convert::served(&self.resource, object);
+        let version = self.wanted.format.meta_version;
+        if self.wanted.format.shape != Shape::Table {
+            return partial::object(&value, version);
+        }
+        let meta = json!({"resourceVersion": object.revision().to_string()});
+        let mut table = tables::table(
+            &self.resource,
+            &[value],
+            meta,
+            self.wanted.include_object,
+            version,
+        );
+        if std::mem::replace(&mut self.columns_sent, true) {
+            table["columnDefinitions"] = Value::Null;
+        }
+        table
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
+        let annotations = match initial_end {
+            true => json!({INITIAL_END: "true"}),
+            false => Value::Null,
+        };
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = annotations;
+        }
+        let (kind, api_version) = match self.wanted.format.shape {
+            Shape::Object => (self.resource.gvk.kind.as_str(), self.resource.api_version()),
+            Shape::Table => ("Table", "meta.k8s.io/v1".to_string()),
+            _ => ("PartialObjectMetadata", "meta.k8s.io/v1".to_string()),
+        };
+        let mut object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        if kind == "Table" {
+            object["columnDefinitions"] = Value::Null;
+            object["rows"] = json!([{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]);
+        }
+        line(&json!({"type": "BOOKMARK", "object": object}))
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.pending
+            .push_back(line(&json!({"type": "ERROR", "object": error.to_status()})));
+        self.ended = true;
+    }
+}
+
+fn line(value: &Value) -> Bytes {
+    let mut text = value.to_string();
+    text.push('\n');
+    text.into()
+}
+
+fn expired(wanted: u64, floor: u64) -> ApiError {
+    ApiError::expired(format!("too old resource version: {wanted} ({floor})"))
+}

@@ -1,0 +1,108 @@
+//! The policy of a plane: who is who, who may what, what writes must satisfy, put together over its watch caches.
+
+use std::sync::Arc;
+
+use mainstay_apiserver::admission::{Chain, Options, Quotas};
+use mainstay_apiserver::answers::Answers;
+use mainstay_apiserver::authn::Authenticators;
+use mainstay_apiserver::authn::bootstrap_token::BootstrapTokens;
+use mainstay_apiserver::authn::service_account::{Keys, ServiceAccountTokens};
+use mainstay_apiserver::authn::token_file::TokenFile;
+use mainstay_apiserver::authz::Authorizer;
+use mainstay_apiserver::hooks::{Hooks, World};
+use mainstay_base::clock::SharedClock;
+use serde_json::Value;
+
+use crate::Config;
+
+/// The issuer and the audience of service account tokens.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What policy is made of besides the configuration.
+pub struct Parts {
+    /// Signs service account tokens.
+    pub keys: Arc<Keys>,
+    /// The static token file, read.
+    pub tokens: Option<TokenFile>,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+/// Makes the hooks of a plane.
+pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
+    let Parts { keys, tokens, clock } = parts;
+    let authorizer = Arc::new(Authorizer::new(world.clone()));
+    let accounts = ServiceAccountTokens::new(keys.clone(), ISSUER, world.clone(), clock.clone());
+    let mut authenticators = Authenticators::new(vec![ISSUER.to_string()])
+        .anonymous_on(Authenticators::default_anonymous_paths())
+        .with(Arc::new(accounts))
+        .with(Arc::new(BootstrapTokens::new(world, clock.clone())));
+    if let Some(tokens) = tokens {
+        authenticators = authenticators.with(Arc::new(tokens));
+    }
+    let authenticators = Arc::new(authenticators);
+    let options = Options {
+        disabled: config.disabled_admission.clone(),
+        ..Options::new(authorizer.clone(), clock.clone())
+    };
+    let mut charge = config.charge.clone();
+    charge.push(Arc::new(Quotas::new(clock.clone())));
+    let answers = Answers {
+        authorizer: authorizer.clone(),
+        authenticators: authenticators.clone(),
+        keys,
+        issuer: ISSUER.into(),
+        clock,
+    };
+    Hooks {
+        authenticate: vec![authenticators],
+        authorize: vec![authorizer],
+        admit: vec![Arc::new(Chain::standard(&options, config.admit.clone()))],
+        charge,
+        list_filter: config.list_filter.clone(),
+        answer: vec![Arc::new(answers)],
+        audit: Vec::new(),
+        anonymous: false,
+    }
+}
+
+/// The roles and bindings that every cluster starts with, named by store resource.
+pub fn bootstrap_objects() -> Vec<(String, Value)> {
+    let objects = mainstay_policy::bootstrap::objects().into_iter();
+    let mut found: Vec<(String, Value)> = objects
+        .map(|object| {
+            (
+                format!("rbac.authorization.k8s.io/{}", object.resource),
+                object.body,
+            )
+        })
+        .collect();
+    found.extend(
+        PRIORITY_CLASSES
+            .iter()
+            .map(|(name, value, text)| priority_class(name, *value, text)),
+    );
+    found
+}
+
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
+
+fn priority_class(name: &str, value: i64, description: &str) -> (String, Value) {
+    let object = serde_json::json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": name, "generation": 1},
+        "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+    });
+    ("scheduling.k8s.io/priorityclasses".into(), object)
+}
