@@ -16,6 +16,7 @@ pub mod loops;
 pub mod mounts;
 pub mod network;
 pub mod preflight;
+pub mod probe;
 pub mod process;
 pub mod supervise;
 

@@ -4,6 +4,7 @@
 
 mod autoscaler;
 mod fleet;
+mod npd;
 mod semantics;
 mod tenancy;
 
@@ -30,7 +31,13 @@ pub struct FileResult {
 type Module = fn(&Path, Option<&str>) -> Vec<FileResult>;
 
 /// Every module that knows tables.
-const MODULES: &[Module] = &[autoscaler::run, fleet::run, semantics::run, tenancy::run];
+const MODULES: &[Module] = &[
+    autoscaler::run,
+    fleet::run,
+    npd::run,
+    semantics::run,
+    tenancy::run,
+];
 
 /// Tables that hold context for other tables instead of rows.
 const CONTEXT: &[&str] = &[
