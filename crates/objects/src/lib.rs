@@ -1,6 +1,7 @@
 //! Pure object machinery over JSON values: decoding, structure of types, patches, defaulting, validation, server-side
 //! apply, custom resource schemas, tables and OpenAPI. No I/O, no clock, no store.
 
+pub mod apply;
 pub mod check;
 pub mod crd;
 pub mod decode;
@@ -12,5 +13,6 @@ pub mod model;
 pub mod names;
 pub mod patch;
 pub mod path;
+pub mod table;
 pub mod types;
 pub mod validation;

@@ -1,0 +1,238 @@
+//! Sets of field paths and their `fieldsV1` notation.
+
+use serde_json::{Map, Value};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Element {
+    /// A field or map entry.
+    Field(String),
+    /// An element of an associative list: its keys as canonical JSON.
+    Key(String),
+    /// An element of a set, as JSON.
+    Value(String),
+    /// An element of any other list.
+    Index(usize),
+}
+
+impl Element {
+    fn rank(&self) -> (u8, &str, usize) {
+        match self {
+            Element::Field(name) => (0, name, 0),
+            Element::Key(keys) => (1, keys, 0),
+            Element::Value(value) => (2, value, 0),
+            Element::Index(index) => (3, "", *index),
+        }
+    }
+
+    fn notation(&self) -> String {
+        match self {
+            Element::Field(name) => format!("f:{name}"),
+            Element::Key(keys) => format!("k:{keys}"),
+            Element::Value(value) => format!("v:{value}"),
+            Element::Index(index) => format!("i:{index}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        match kind {
+            "f" => Some(Element::Field(rest.to_owned())),
+            // Parsed and printed again, so that equal keys are equal texts.
+            "k" => Some(Element::Key(
+                serde_json::from_str::<Map<String, Value>>(rest)
+                    .map(Value::Object)
+                    .ok()?
+                    .to_string(),
+            )),
+            "v" => Some(Element::Value(
+                serde_json::from_str::<Value>(rest).ok()?.to_string(),
+            )),
+            "i" => Some(Element::Index(rest.parse().ok()?)),
+            _ => None,
+        }
+    }
+}
+
+impl PartialOrd for Element {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Element {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+/// Upstream's notation in conflicts: `.spec.containers[name="a"].image`.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Field(name) => write!(f, ".{name}"),
+            Element::Key(keys) => {
+                let parsed: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+                let parts: Vec<String> = parsed
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                write!(f, "[{}]", parts.join(","))
+            }
+            Element::Value(value) => write!(f, "[={value}]"),
+            Element::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+/// A set of paths as a tree; `member` tells whether the path to this node itself is in the set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldSet {
+    pub(super) member: bool,
+    pub(super) children: BTreeMap<Element, FieldSet>,
+}
+
+/// Deeper notations are refused.
+const MAX_DEPTH: usize = 128;
+
+impl FieldSet {
+    /// The set of one path: the root.
+    pub(super) fn leaf() -> Self {
+        Self {
+            member: true,
+            children: BTreeMap::new(),
+        }
+    }
+
+    /// True when no path is in the set.
+    pub fn is_empty(&self) -> bool {
+        !self.member && self.children.is_empty()
+    }
+
+    pub(super) fn child(&self, element: &Element) -> Option<&FieldSet> {
+        self.children.get(element)
+    }
+
+    /// Adds a subtree unless it is empty.
+    pub(super) fn insert(&mut self, element: Element, set: FieldSet) {
+        if set.is_empty() {
+            return;
+        }
+        match self.children.get_mut(&element) {
+            Some(known) => known.unite(&set),
+            None => {
+                self.children.insert(element, set);
+            }
+        }
+    }
+
+    /// Adds every path of `other`.
+    pub fn unite(&mut self, other: &FieldSet) {
+        self.member |= other.member;
+        for (element, set) in &other.children {
+            self.children.entry(element.clone()).or_default().unite(set);
+        }
+    }
+
+    /// Removes every path of `other`; a path below a removed one stays.
+    pub fn subtract(&mut self, other: &FieldSet) {
+        self.member &= !other.member;
+        for (element, set) in &other.children {
+            if let Some(own) = self.children.get_mut(element) {
+                own.subtract(set);
+                if own.is_empty() {
+                    self.children.remove(element);
+                }
+            }
+        }
+    }
+
+    /// The paths in both sets.
+    pub fn intersection(&self, other: &FieldSet) -> FieldSet {
+        let mut common = FieldSet {
+            member: self.member && other.member,
+            children: BTreeMap::new(),
+        };
+        for (element, set) in &self.children {
+            if let Some(theirs) = other.children.get(element) {
+                common.insert(element.clone(), set.intersection(theirs));
+            }
+        }
+        common
+    }
+
+    /// Removes the subtree at a path of field names.
+    pub(super) fn prune_fields(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else {
+            return;
+        };
+        let element = Element::Field((*first).to_owned());
+        if rest.is_empty() {
+            self.children.remove(&element);
+            return;
+        }
+        if let Some(child) = self.children.get_mut(&element) {
+            child.prune_fields(rest);
+            if child.is_empty() {
+                self.children.remove(&element);
+            }
+        }
+    }
+
+    /// Every path as text, in order.
+    pub fn paths(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        self.collect(String::new(), &mut out);
+        out
+    }
+
+    fn collect(&self, front: String, out: &mut Vec<String>) {
+        for (element, set) in &self.children {
+            set.collect(format!("{front}{element}"), out);
+        }
+        if self.member {
+            out.push(front);
+        }
+    }
+
+    /// The `fieldsV1` form.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        if self.member && !self.children.is_empty() {
+            object.insert(".".to_owned(), Value::Object(Map::new()));
+        }
+        object.extend(
+            self.children
+                .iter()
+                .map(|(element, set)| (element.notation(), set.to_json())),
+        );
+        Value::Object(object)
+    }
+
+    /// Reads the `fieldsV1` form; unknown notations are `None`.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let mut root = Self::read(value, 0)?;
+        root.member = false;
+        Some(root)
+    }
+
+    fn read(value: &Value, depth: usize) -> Option<Self> {
+        let object = value.as_object().filter(|_| depth < MAX_DEPTH)?;
+        let mut set = FieldSet {
+            member: object.is_empty(),
+            children: BTreeMap::new(),
+        };
+        for (key, below) in object {
+            if key == "." {
+                set.member = true;
+                continue;
+            }
+            set.children
+                .insert(Element::parse(key)?, Self::read(below, depth + 1)?);
+        }
+        Some(set)
+    }
+}
