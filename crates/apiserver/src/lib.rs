@@ -17,6 +17,7 @@ pub mod info;
 pub mod memory_world;
 pub mod metrics;
 pub mod negotiate;
+pub mod net;
 pub mod object;
 pub mod openapi;
 pub mod outbound;

@@ -98,6 +98,11 @@ impl Server {
         *self.catalog.write().expect("no holder panics") = Arc::new(catalog);
     }
 
+    /// The address of the `kubernetes` Service.
+    pub fn api_address(&self) -> std::net::Ipv4Addr {
+        self.allocator.api_address()
+    }
+
     /// A random number below `bound`.
     pub(crate) fn random_below(&self, bound: u64) -> u64 {
         self.rng.lock().expect("no holder panics").u64(..bound)

@@ -65,6 +65,12 @@ impl ApiServer {
         ensure(&self.server, objects).await
     }
 
+    /// Serves the network on `listener` until the server drains.
+    pub fn serve(&mut self, listener: tokio::net::TcpListener, tls: Arc<rustls::ServerConfig>) {
+        let front = crate::net::serve(self.server.clone(), listener, tls);
+        self.tasks.push(tokio::spawn(front));
+    }
+
     /// Ends watches and tells readyz; requests are still answered.
     pub fn drain(&self) {
         self.server.drain();

@@ -1,15 +1,20 @@
 //! Starting, reaching and stopping a control plane.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mainstay_apiserver::authn::service_account::{KeyError, Keys};
 use mainstay_apiserver::authn::token_file::{Malformed, TokenFile};
+use mainstay_apiserver::net::{Serving, TlsError, server_config};
 use mainstay_apiserver::{ApiServer, InProcess, UserInfo};
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::{Class, Classify};
 
-use crate::{Config, policy};
+use mainstay_pki::{Credentials, FileError, kubeconfig};
+use tokio::net::TcpListener;
+
+use crate::{Certificates, Config, policy};
 
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,12 @@ pub enum Error {
     /// A key or certificate could not be made or read.
     #[error("failed to set up certificates")]
     Pki(#[from] mainstay_pki::PkiError),
+    /// A secret could not be written.
+    #[error(transparent)]
+    Secret(#[from] FileError),
+    /// TLS cannot be set up.
+    #[error("failed to set up the network front")]
+    Tls(#[from] TlsError),
     /// The service account keys cannot be used.
     #[error("failed to set up service account keys")]
     Keys(#[from] KeyError),
@@ -62,8 +73,8 @@ impl Classify for Error {
     fn class(&self) -> Class {
         match self {
             Error::Store { source, .. } => source.class(),
-            Error::Pki(_) | Error::Keys(_) | Error::Tokens { .. } => Class::Invalid,
-            Error::File { .. } | Error::Listen { .. } => Class::Transient,
+            Error::Pki(_) | Error::Tls(_) | Error::Keys(_) | Error::Tokens { .. } => Class::Invalid,
+            Error::File { .. } | Error::Secret(_) | Error::Listen { .. } => Class::Transient,
         }
     }
 }
@@ -72,6 +83,11 @@ impl Classify for Error {
 pub struct ControlPlane {
     api: ApiServer,
     uid: String,
+    name: String,
+    certificates: Certificates,
+    address: Option<SocketAddr>,
+    advertise: Option<String>,
+    clock: SharedClock,
 }
 
 impl ControlPlane {
@@ -85,7 +101,8 @@ impl ControlPlane {
             source,
         };
         let store = config.engine.keyspace(&config.uid).map_err(failed)?;
-        let keys = Arc::new(Keys::new(&[mainstay_pki::new_key_pem()?])?);
+        let certificates = Certificates::open(config.directory.as_deref(), clock.now())?;
+        let keys = Arc::new(Keys::new(&[certificates.service_account_key()])?);
         let parts = policy::Parts {
             keys,
             tokens: tokens(&config)?,
@@ -94,13 +111,47 @@ impl ControlPlane {
         let server = mainstay_apiserver::Config {
             seed: config.seed,
             service_cidr: config.service_cidr.clone(),
-            ..mainstay_apiserver::Config::new(store, clock)
+            ..mainstay_apiserver::Config::new(store, clock.clone())
         };
         let api = ApiServer::start(server, |world| policy::hooks(&config, parts, world))
             .await
             .map_err(failed)?;
-        api.ensure(policy::bootstrap_objects()).await.map_err(failed)?;
-        Ok(ControlPlane { api, uid: config.uid })
+        api.ensure(policy::bootstrap_objects(certificates.ca_pem()))
+            .await
+            .map_err(failed)?;
+        let mut plane = ControlPlane {
+            api,
+            uid: config.uid.clone(),
+            name: config.name.clone(),
+            certificates,
+            address: None,
+            advertise: config.advertise.clone(),
+            clock,
+        };
+        if let Some(address) = config.listen {
+            plane.listen(address, &config).await?;
+        }
+        Ok(plane)
+    }
+
+    async fn listen(&mut self, address: SocketAddr, config: &Config) -> Result<(), Error> {
+        let failed = |source| Error::Listen {
+            address: address.to_string(),
+            source,
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let mut names = config.serving_names.clone();
+        names.push(bound.ip().to_string());
+        names.push(self.api.server().api_address().to_string());
+        names.extend(self.advertise.iter().map(|host| host_of(host)));
+        let shown = self.certificates.serving(&names, self.clock.now())?;
+        let serving = Serving::new(&shown.certificate, &shown.key)?;
+        let tls = server_config(serving.clone(), self.certificates.ca_pem())?;
+        self.api.serve(listener, tls);
+        self.certificates.keep_fresh(serving, names, self.clock.clone());
+        self.address = Some(bound);
+        Ok(())
     }
 
     /// A client that makes requests as `user`, in process, through the full chain. Must be called inside a runtime, on
@@ -124,10 +175,60 @@ impl ControlPlane {
         &self.uid
     }
 
-    /// Ends watches and stops.
+    /// Where it listens; `None` when it is in process only.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The URL that clients use; empty when it is in process only.
+    pub fn url(&self) -> String {
+        match (&self.advertise, self.address) {
+            (Some(host), Some(address)) if !host.contains(':') => {
+                format!("https://{host}:{}", address.port())
+            }
+            (Some(host), _) => format!("https://{host}"),
+            (None, Some(address)) => format!("https://{address}"),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The CA that signs the serving certificate and client certificates.
+    pub fn ca_pem(&self) -> &str {
+        self.certificates.ca_pem()
+    }
+
+    /// The plane's keys and certificates: signs client certificates of joining nodes.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// A kubeconfig with a new client certificate for a user in these groups (at most two).
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub fn kubeconfig_for(&self, user: &str, groups: &[String]) -> Result<String, Error> {
+        let pem = self.certificates.client(user, groups, &[], self.clock.now())?;
+        let credentials = Credentials::Certificate(pem);
+        Ok(kubeconfig(
+            &self.name,
+            &self.url(),
+            self.ca_pem(),
+            user,
+            &credentials,
+        ))
+    }
+
+    /// Ends watches, lets open requests end, and stops.
     pub async fn stop(self) {
         self.api.drain();
     }
+}
+
+fn host_of(address: &str) -> String {
+    address
+        .rsplit_once(':')
+        .map_or(address, |(host, _)| host)
+        .to_string()
 }
 
 fn tokens(config: &Config) -> Result<Option<TokenFile>, Error> {

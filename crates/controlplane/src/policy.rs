@@ -67,7 +67,7 @@ pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
 }
 
 /// The roles and bindings that every cluster starts with, named by store resource.
-pub fn bootstrap_objects() -> Vec<(String, Value)> {
+pub fn bootstrap_objects(ca_pem: &str) -> Vec<(String, Value)> {
     let objects = mainstay_policy::bootstrap::objects().into_iter();
     let mut found: Vec<(String, Value)> = objects
         .map(|object| {
@@ -83,6 +83,16 @@ pub fn bootstrap_objects() -> Vec<(String, Value)> {
             .map(|(name, value, text)| priority_class(name, *value, text)),
     );
     found
+}
+
+/// What API servers publish about how clients are told apart.
+fn ca_config(ca_pem: &str) -> (String, Value) {
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": ca_pem},
+    });
+    ("core/configmaps".into(), object)
 }
 
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [

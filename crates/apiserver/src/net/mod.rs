@@ -1,0 +1,117 @@
+//! The network front: TLS with client certificates, HTTP/1.1 (with upgrades) and HTTP/2 on one port, limits on
+//! connections and handshakes, graceful drain.
+
+mod tls;
+
+pub use tls::{Serving, TlsError, server_config};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::chain;
+use crate::hooks::Peer;
+use crate::server::Server;
+
+/// Connections beyond this wait: each costs memory before its user is known.
+const CONNECTIONS: usize = 20_000;
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's headers.
+const HEADER_LIMIT: Duration = Duration::from_secs(30);
+/// How often an idle HTTP/2 connection is probed, and how long the answer may take.
+const PROBE_EVERY: Duration = Duration::from_secs(30);
+const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// Streams per HTTP/2 connection: an informer-heavy client has hundreds of watches.
+const STREAMS: u32 = 1_000;
+/// How long open requests may take after a drain began.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait after accepting failed, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves on `listener` until the server drains.
+pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = server.draining() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let (server, acceptor) = (server.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    connection(server, acceptor, stream, address).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, %address, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates = certificates.iter().map(|one| one.clone().into_owned()).collect();
+    let peer = Peer {
+        certificates,
+        address: Some(address),
+    };
+    let ours = server.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let server = server.clone();
+        async move { Ok::<_, std::convert::Infallible>(chain::handle(server, request).await) }
+    });
+    let builder = builder();
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    let outcome = tokio::select! {
+        outcome = served.as_mut() => outcome,
+        () = ours.draining() => {
+            served.as_mut().graceful_shutdown();
+            tokio::time::timeout(DRAIN_LIMIT, served).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(error, %address, "connection ended");
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_LIMIT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(PROBE_EVERY)
+        .keep_alive_timeout(PROBE_LIMIT);
+    builder
+}
