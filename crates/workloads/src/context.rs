@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::kinds::{
-    ConfigMap, Deployment, EndpointSlice, Job, Lease, Namespace, Node, Pod, ReplicaSet, Service,
-    ServiceAccount,
+    CertificateSigningRequest, ClusterRole, ConfigMap, Deployment, EndpointSlice, Job, Lease, Namespace,
+    Node, Pod, ReplicaSet, Service, ServiceAccount,
 };
 
 /// How long a controller waits to see its own writes come back; longer means the watch is broken, and then the next
@@ -80,6 +80,8 @@ pub(crate) struct Caches {
     pub root_cas: Tracked<ConfigMap>,
     pub services: Tracked<Service>,
     pub slices: Tracked<EndpointSlice>,
+    pub requests: Tracked<CertificateSigningRequest>,
+    pub cluster_roles: Tracked<ClusterRole>,
 }
 
 impl Caches {
@@ -106,6 +108,8 @@ impl Caches {
             root_cas: Tracked::start(client, named(crate::account::ROOT_CA), stop),
             services: Tracked::start(client, all(), stop),
             slices: Tracked::start(client, all(), stop),
+            requests: Tracked::start(client, all(), stop),
+            cluster_roles: Tracked::start(client, all(), stop),
         }
     }
 }

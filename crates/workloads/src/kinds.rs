@@ -366,3 +366,45 @@ projection! {
         pub ports: Option<Vec<Value>>,
     }
 }
+
+projection! {
+    /// A certificate request.
+    pub struct CertificateSigningRequest = "certificates.k8s.io" "v1" "CertificateSigningRequest"
+        "certificatesigningrequests" cluster {
+        pub spec: RequestSpec,
+        pub status: RequestStatus,
+    }
+}
+
+/// See [`CertificateSigningRequest`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestSpec {
+    pub request: String,
+    pub signer_name: String,
+    pub usages: Vec<String>,
+    pub expiration_seconds: Option<i64>,
+}
+
+/// See [`CertificateSigningRequest`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct RequestStatus {
+    pub certificate: Option<String>,
+    pub conditions: Vec<Condition>,
+}
+
+projection! {
+    /// A ClusterRole.
+    pub struct ClusterRole = "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles" cluster {
+        pub rules: Option<Vec<Value>>,
+        pub aggregation_rule: Option<AggregationRule>,
+    }
+}
+
+/// See [`ClusterRole`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AggregationRule {
+    pub cluster_role_selectors: Vec<LabelSelector>,
+}

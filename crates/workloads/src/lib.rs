@@ -4,10 +4,13 @@
 //! with a pure plan; what it watches and which fields it alone writes stands at the top of its module.
 
 mod account;
+mod aggregation;
+mod certificates;
 mod context;
 mod deployment;
 mod endpoints;
 mod garbage;
+mod ipam;
 mod job;
 mod kinds;
 mod namespace;
@@ -32,6 +35,10 @@ use context::Context;
 pub struct Config {
     /// The certificate authority that pods trust (PEM); published as ConfigMap `kube-root-ca.crt` in every namespace.
     pub ca_pem: String,
+    /// Signs certificate requests; `None` leaves them to somebody else.
+    pub signer: Option<Arc<dyn Sign>>,
+    /// The range that nodes' pod ranges are cut from; `None` leaves nodes without.
+    pub pod_cidr: Option<ipnet::IpNet>,
     /// When nodes count as lost, and how fast their pods are evicted.
     pub node_health: node::Health,
 }
@@ -50,6 +57,7 @@ impl Handle {
     }
 }
 
+pub use certificates::{CertificateUse, Sign};
 pub use node::Health as NodeHealth;
 
 /// Starts all controllers; they end with `shutdown`. The client's user needs the rights of ClusterRole
@@ -71,6 +79,9 @@ pub fn start(
         endpoints::start,
         node::start,
         garbage::start,
+        aggregation::start,
+        certificates::start,
+        ipam::start,
     ];
     let tasks = controllers
         .into_iter()
