@@ -11,6 +11,7 @@
 mod codec;
 mod embedded;
 mod error;
+mod etcd;
 mod history;
 mod model;
 mod snapshot;
@@ -18,6 +19,7 @@ mod space;
 
 pub use embedded::{EmbeddedEngine, MemoryEngine, Options};
 pub use error::{Error, Result};
+pub use etcd::{EtcdEngine, EtcdTls};
 pub use model::{
     Class, Condition, Engine, Entry, Event, Key, Op, Page, Prefix, Revision, Store, Watch, WatchItem,
     WatchSource,

@@ -29,6 +29,7 @@ use crate::model::{Engine, Store};
 use committer::{Committer, Journal, NoJournal};
 use queue::{Shared, Work};
 use store::LocalStore;
+pub(crate) use store::measure;
 
 /// Bounds of an engine; the defaults suit production.
 #[derive(Debug, Clone)]

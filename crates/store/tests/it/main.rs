@@ -2,6 +2,7 @@
 
 mod contract;
 mod crash;
+mod etcd;
 mod model;
 
 use std::sync::Arc;
