@@ -25,7 +25,9 @@ pub enum Step {
     EnterNetns(PathBuf),
     /// Leaves the caller's session.
     NewSession,
-    /// Makes new mount, uts, ipc, cgroup and (for children) pid namespaces.
+    /// Makes a new mount namespace.
+    UnshareMounts,
+    /// Makes new uts, ipc, cgroup and (for children) pid namespaces.
     Unshare,
     /// Goes on in a child, which is pid 1 after [`Step::Unshare`]; its pid is what [`launch`] returns.
     Fork,
@@ -86,7 +88,8 @@ impl fmt::Display for Step {
             Step::JoinGroup(file) => write!(f, "join {}", file.display()),
             Step::EnterNetns(file) => write!(f, "enter {}", file.display()),
             Step::NewSession => f.write_str("new session"),
-            Step::Unshare => f.write_str("unshare mount, uts, ipc, pid and cgroup namespaces"),
+            Step::UnshareMounts => f.write_str("unshare the mount namespace"),
+            Step::Unshare => f.write_str("unshare uts, ipc, pid and cgroup namespaces"),
             Step::Fork => f.write_str("fork"),
             Step::PrivateMounts => f.write_str("make mounts private"),
             Step::Mount {
@@ -240,7 +243,7 @@ enum Compiled {
     Write(CString, &'static [u8]),
     EnterNetns(CString),
     NewSession,
-    Unshare,
+    Unshare(libc::c_int),
     Fork,
     Mount {
         source: CString,
@@ -275,7 +278,10 @@ impl Compiled {
             Step::JoinGroup(file) => Compiled::Write(c_path(file), b"0"),
             Step::EnterNetns(file) => Compiled::EnterNetns(c_path(file)),
             Step::NewSession => Compiled::NewSession,
-            Step::Unshare => Compiled::Unshare,
+            Step::UnshareMounts => Compiled::Unshare(libc::CLONE_NEWNS),
+            Step::Unshare => Compiled::Unshare(
+                libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP,
+            ),
             Step::Fork => Compiled::Fork,
             Step::PrivateMounts => {
                 Compiled::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
@@ -341,13 +347,7 @@ impl Compiled {
                     libc::setsid();
                     Ok(())
                 }
-                Compiled::Unshare => check(libc::unshare(
-                    libc::CLONE_NEWNS
-                        | libc::CLONE_NEWUTS
-                        | libc::CLONE_NEWIPC
-                        | libc::CLONE_NEWPID
-                        | libc::CLONE_NEWCGROUP,
-                )),
+                Compiled::Unshare(flags) => check(libc::unshare(*flags)),
                 Compiled::Fork => fork(pipe),
                 Compiled::Mount {
                     source,
@@ -474,6 +474,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let steps = [
             Step::NewSession,
+            Step::UnshareMounts,
             Step::Unshare,
             Step::Fork,
             Step::PrivateMounts,

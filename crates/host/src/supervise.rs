@@ -2,11 +2,29 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Result, io};
+
+/// A service of a machine, as an image's `services.json` lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// Its name; the log is `/var/log/<name>.log`.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Runs to its end once per boot (again after a failure) instead of being kept running.
+    #[serde(default)]
+    pub once: bool,
+    /// Starts when this file or socket exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<PathBuf>,
+}
 
 /// A signal that a supervisor acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

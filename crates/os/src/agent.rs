@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mainstay_host::supervise::Service;
 use serde::{Deserialize, Serialize};
 
 use crate::digest;
@@ -38,22 +39,6 @@ disabled_plugins = [
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
 "#;
-
-/// A service of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Service {
-    /// Its name; the log is `/var/log/<name>.log`.
-    pub name: String,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Runs to its end once per boot (again after a failure) instead of being kept running.
-    #[serde(default)]
-    pub once: bool,
-    /// Starts when this file or socket exists.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<PathBuf>,
-}
 
 /// The services of a node.
 pub fn node_services() -> Vec<Service> {

@@ -80,7 +80,7 @@ impl Store {
         let key = treefile.signing_key()?;
         treefile.source_kind()?;
         fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;
-        let _lock = self.lock()?;
+        let _turn = lock(&self.cache.join("lock"))?;
         let lock = self.snapshot(treefile, policy)?;
         let repository = self.repository()?;
         let base = self.base(treefile, &lock, &repository)?;
@@ -98,18 +98,11 @@ impl Store {
         let key = treefile.signing_key()?;
         treefile.source_kind()?;
         fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;
-        let _lock = self.lock()?;
+        let _turn = lock(&self.cache.join("lock"))?;
         let lock = self.snapshot(treefile, policy)?;
         let repository = self.repository()?;
         let base = self.base(treefile, &lock, &repository)?;
         repository.commit(&treefile.branch, &[Layer::Commit(&base)], key)
-    }
-
-    fn lock(&self) -> Result<File> {
-        let path = self.cache.join("lock");
-        let file = File::create(&path).map_err(io("create", &path))?;
-        file.lock().map_err(io("lock", &path))?;
-        Ok(file)
     }
 
     /// A fresh folder for one piece of work.
@@ -215,4 +208,11 @@ impl Store {
         to.pull_local(&from, &[branch])?;
         to.update_summary()
     }
+}
+
+/// Waits for the turn of this process (and thread) with a lock file; the turn ends with the answer's life.
+pub(crate) fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).map_err(io("create", path))?;
+    file.lock().map_err(io("lock", path))?;
+    Ok(file)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::agent::{IMAGE_FACTS, ImageFacts};
-use crate::compose::Store;
+use crate::compose::{Store, lock};
 use crate::error::{Error, Result, io};
 
 impl Store {
@@ -19,9 +19,14 @@ impl Store {
         if tree.exists() {
             return Ok(tree);
         }
+        // One checkout at a time: machines of one image often start together.
+        fs::create_dir_all(self.deployments()).map_err(io("create", self.deployments()))?;
+        let _lock = lock(&self.folder().join("deploy.lock"))?;
+        if tree.exists() {
+            return Ok(tree);
+        }
         let repository = self.repository()?;
         let part = self.deployments().join(format!("{commit}.part"));
-        fs::create_dir_all(self.deployments()).map_err(io("create", self.deployments()))?;
         if part.exists() {
             fs::remove_dir_all(&part).map_err(io("remove", &part))?;
         }

@@ -14,9 +14,10 @@ pub mod serve;
 pub mod snapshot;
 pub mod treefile;
 
-pub use agent::{Agent, IMAGE_FACTS, ImageFacts, PAUSE_IMAGE, SERVICES, Service, node_services};
+pub use agent::{Agent, IMAGE_FACTS, ImageFacts, PAUSE_IMAGE, SERVICES, node_services};
 pub use compose::{Composed, Store};
 pub use error::{Error, Result};
+pub use mainstay_host::supervise::Service;
 pub use treefile::Treefile;
 
 /// The treefile of the image that local machines boot.

@@ -82,9 +82,14 @@ impl Lock {
     }
 }
 
-/// Digest of what a treefile says, whatever its form.
+/// Digest of what a treefile says of its content, whatever its form: branch and signature are no content.
 pub fn treefile_digest(treefile: &Treefile) -> String {
-    let bytes = serde_json::to_vec(treefile).expect("a treefile is plain data with string keys");
+    let content = Treefile {
+        branch: String::new(),
+        gpg_key: None,
+        ..treefile.clone()
+    };
+    let bytes = serde_json::to_vec(&content).expect("a treefile is plain data with string keys");
     digest::of_bytes(&bytes)
 }
 

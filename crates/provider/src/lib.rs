@@ -4,7 +4,9 @@
 //! repeats the call and gets the same task back.
 
 mod error;
+pub mod local;
 pub mod sim;
+mod slots;
 mod types;
 
 use async_trait::async_trait;

@@ -271,19 +271,14 @@ impl Provider for SimProvider {
     async fn confirm_image(&self, host: &HostId) -> Result<ImageSlots> {
         let mut world = self.settled();
         let image = &mut world.machine(host)?.image;
-        image.tries_left = 0;
-        image.last_failure = None;
+        image.confirm();
         Ok(image.clone())
     }
 
     async fn rollback_image(&self, host: &HostId) -> Result<ImageSlots> {
         let mut world = self.settled();
         let image = &mut world.machine(host)?.image;
-        let previous = image.previous.clone().ok_or(Error::Invalid {
-            field: "image.previous",
-            message: "there is no earlier image to go back to".to_owned(),
-        })?;
-        image.staged = Some(previous);
+        image.roll_back()?;
         Ok(image.clone())
     }
 }

@@ -9,8 +9,6 @@ use super::{
     RequestId, Result, Task, TaskState, VecDeque,
 };
 
-/// Starts that an unconfirmed commit gets before the machine falls back.
-const IMAGE_TRIES: u32 = 1;
 /// Lines of console kept per host.
 const CONSOLE_LINES: usize = 200;
 
@@ -150,7 +148,7 @@ impl World {
                 Ok(())
             }
             Effect::StageImage(commit) => {
-                self.machine(id)?.image.staged = Some(commit);
+                self.machine(id)?.image.stage(&commit);
                 Ok(())
             }
         }
@@ -165,10 +163,7 @@ impl World {
             machine_name: request.machine_name.clone(),
             incarnation: request.incarnation,
             addresses: vec![address],
-            image: ImageSlots {
-                booted: request.commit.clone(),
-                ..ImageSlots::default()
-            },
+            image: ImageSlots::provisioned(&request.commit),
         });
         self.boot(id, at)
     }
@@ -201,7 +196,11 @@ impl World {
         let Some(machine) = host.machine.as_mut() else {
             return Ok(());
         };
-        machine.image.start(|commit| !bad_commits.contains(commit));
+        machine.image.begin_start();
+        // A commit that never comes up uses all its tries up at once.
+        while machine.image.tries_left > 0 && bad_commits.contains(&machine.image.booted) {
+            machine.image.begin_start();
+        }
         let boot = BootIdentity {
             boot_id,
             incarnation: machine.incarnation,
@@ -256,19 +255,5 @@ impl Host {
         if self.console.len() > CONSOLE_LINES {
             self.console.remove(0);
         }
-    }
-}
-
-impl ImageSlots {
-    /// Applies one start: a staged commit that comes up is booted on trial, one that does not is given up.
-    fn start(&mut self, comes_up: impl Fn(&str) -> bool) {
-        let Some(staged) = self.staged.take() else { return };
-        if !comes_up(&staged) {
-            self.last_failure = Some(format!("commit {staged} did not come up"));
-            self.tries_left = 0;
-            return;
-        }
-        self.previous = Some(std::mem::replace(&mut self.booted, staged));
-        self.tries_left = IMAGE_TRIES;
     }
 }

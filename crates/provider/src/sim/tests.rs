@@ -127,9 +127,12 @@ async fn a_bad_image_falls_back_and_says_so() {
     let image = sim.machine(&host).await.unwrap().unwrap().image;
     assert_eq!(
         (image.booted.as_str(), image.previous.as_deref(), image.tries_left),
-        ("c3", Some("c1"), 1)
+        ("c3", Some("c1"), 2)
     );
-    assert_eq!(image.last_failure.as_deref(), Some("commit c2 did not come up"));
+    assert_eq!(
+        image.last_failure.as_deref(),
+        Some("commit c2 was not confirmed good in 2 starts")
+    );
     assert_eq!(sim.confirm_image(&host).await.unwrap().tries_left, 0);
 }
 
