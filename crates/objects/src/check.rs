@@ -171,7 +171,7 @@ fn base64(text: &str, path: &Path<'_>) -> Result<(), DecodeError> {
         .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')));
     let length = legal.count() + padding;
     match bad {
-        None if length % 4 == 0 && padding <= 2 => Ok(()),
+        None if length.is_multiple_of(4) && padding <= 2 => Ok(()),
         bad => Err(DecodeError::Type(format!(
             "illegal base64 data at input byte {} ({})",
             bad.unwrap_or(body.len()),

@@ -11,6 +11,7 @@ pub mod json;
 pub mod jsonpath;
 pub mod model;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod table;

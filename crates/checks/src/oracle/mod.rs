@@ -5,6 +5,7 @@
 mod autoscaler;
 mod fleet;
 mod npd;
+mod objects;
 mod semantics;
 mod tenancy;
 
@@ -35,6 +36,7 @@ const MODULES: &[Module] = &[
     autoscaler::run,
     fleet::run,
     npd::run,
+    objects::run,
     semantics::run,
     tenancy::run,
 ];

@@ -231,7 +231,7 @@ fn fits_format(format: &str, text: &str) -> bool {
             groups == [8, 4, 4, 4, 12] && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
         }
         "byte" => {
-            text.len() % 4 == 0
+            text.len().is_multiple_of(4)
                 && text
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))

@@ -452,9 +452,9 @@ pub(super) fn volume_spec(spec: &Entries, path: &Path<'_>, errors: &mut Errors) 
             "may not specify more than 1 volume type",
         ));
     }
-    if !spec
+    if spec
         .get("capacity")
-        .is_some_and(|capacity| capacity.get("storage").is_some())
+        .is_none_or(|capacity| capacity.get("storage").is_none())
     {
         errors.push(FieldError::not_supported(
             path.field("capacity"),
