@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::authn::service_account::{Issuing, Keys, issue};
 use crate::authn::{Authenticators, review as authn_review};
-use crate::authz::{Authorizer, review as authz_review};
+use crate::authz::{Authorizer, may_have_token, node_name, review as authz_review};
 use crate::hooks::{Answer, Ask};
-use crate::status::ApiResult;
+use crate::status::{ApiError, ApiResult};
 
 /// The built-in answers.
 pub struct Answers {
@@ -63,6 +63,10 @@ impl Answer for Answers {
 
 impl Answers {
     fn token(&self, ask: &Ask<'_>, request: Value) -> ApiResult<Value> {
+        if let Some(node) = node_name(ask.user) {
+            may_have_token(node, &ask.info.namespace, &request, ask.world)
+                .map_err(|why| ApiError::forbidden("", "serviceaccounts", &ask.info.name, why))?;
+        }
         let issuing = Issuing {
             issuer: &self.issuer,
             audiences: self.authenticators.audiences(),

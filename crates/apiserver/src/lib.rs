@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod allocate;
 pub mod answers;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;

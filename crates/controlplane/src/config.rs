@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mainstay_apiserver::hooks::{Admit, Charge, ListFilter};
+use mainstay_apiserver::hooks::{Admit, Audit, Charge, ListFilter};
 use mainstay_store::Engine;
 
 /// The configuration of one control plane.
@@ -34,6 +34,8 @@ pub struct Config {
     pub disabled_admission: Vec<String>,
     /// Further charges.
     pub charge: Vec<Arc<dyn Charge>>,
+    /// Where requests are noted.
+    pub audit: Vec<Arc<dyn Audit>>,
     /// Filters for lists.
     pub list_filter: Vec<Arc<dyn ListFilter>>,
     /// Seeds generated names; 0 = random.
@@ -57,6 +59,7 @@ impl Config {
             admit: Vec::new(),
             disabled_admission: Vec::new(),
             charge: Vec::new(),
+            audit: Vec::new(),
             list_filter: Vec::new(),
             seed: 0,
         }

@@ -11,6 +11,7 @@ use mainstay_apiserver::authn::token_file::TokenFile;
 use mainstay_apiserver::authz::Authorizer;
 use mainstay_apiserver::hooks::{Hooks, World};
 use mainstay_base::clock::SharedClock;
+use mainstay_tenancy::Tenancy;
 use serde_json::Value;
 
 use crate::Config;
@@ -45,8 +46,14 @@ pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
         disabled: config.disabled_admission.clone(),
         ..Options::new(authorizer.clone(), clock.clone())
     };
+    let tenancy = Tenancy::new(authorizer.clone(), clock.clone());
+    let between = tenancy.admit.into_iter().chain(config.admit.clone());
+    let admit = Chain::standard(&options, between);
     let mut charge = config.charge.clone();
     charge.push(Arc::new(Quotas::new(clock.clone())));
+    charge.push(tenancy.charge);
+    let mut list_filter = config.list_filter.clone();
+    list_filter.push(tenancy.list_filter);
     let answers = Answers {
         authorizer: authorizer.clone(),
         authenticators: authenticators.clone(),
@@ -56,12 +63,12 @@ pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
     };
     Hooks {
         authenticate: vec![authenticators],
-        authorize: vec![authorizer],
-        admit: vec![Arc::new(Chain::standard(&options, config.admit.clone()))],
+        authorize: vec![authorizer, tenancy.authorize],
+        admit: vec![Arc::new(admit)],
         charge,
-        list_filter: config.list_filter.clone(),
+        list_filter,
         answer: vec![Arc::new(answers)],
-        audit: Vec::new(),
+        audit: config.audit.clone(),
         anonymous: false,
     }
 }

@@ -37,24 +37,29 @@ fn namespaces_of(caches: &Caches, tenant: &ObjectKey) -> Vec<ObjectKey> {
 
 fn start_namespaces(client: &kube::Client, caches: &Caches, stop: CancellationToken) -> JoinHandle<()> {
     let of_object = |key: &ObjectKey| vec![ObjectKey::cluster(key.namespace.clone())];
-    let seen = caches.clone();
     let (context, client) = (Arc::new(caches.clone()), client.clone());
-    Controller::new("tenancy-namespace")
+    let controller = Controller::new("tenancy-namespace")
         .wake_on(&caches.namespaces, |change| vec![change.key.clone()])
-        .wake_on(&caches.tenants, move |change| namespaces_of(&seen, &change.key))
         .wake_on(&caches.bindings, move |change| of_object(&change.key))
         .wake_on(&caches.limits, move |change| of_object(&change.key))
-        .wake_on(&caches.policies, move |change| of_object(&change.key))
-        .run(stop, move |key| {
-            let (caches, client) = (context.clone(), client.clone());
-            async move {
-                let Some(seen) = observe::namespace(&caches, &key) else {
-                    return Ok(Requeue::Never);
-                };
-                apply::namespace(&client, &seen, plan::namespace(&seen)).await?;
-                Ok::<_, Error>(Requeue::Never)
-            }
-        })
+        .wake_on(&caches.policies, move |change| of_object(&change.key));
+    // Tenants are not waited for: a cluster without that kind has owners all the same.
+    let (queue, seen) = (controller.queue(), caches.clone());
+    caches.tenants.listen(move |change| {
+        namespaces_of(&seen, &change.key)
+            .into_iter()
+            .for_each(|key| queue.add(key))
+    });
+    controller.run(stop, move |key| {
+        let (caches, client) = (context.clone(), client.clone());
+        async move {
+            let Some(seen) = observe::namespace(&caches, &key) else {
+                return Ok(Requeue::Never);
+            };
+            apply::namespace(&client, &seen, plan::namespace(&seen)).await?;
+            Ok::<_, Error>(Requeue::Never)
+        }
+    })
 }
 
 fn start_tenants(

@@ -106,8 +106,10 @@ pub(super) struct SeenNamespace {
     pub name: String,
     pub owner: Option<String>,
     pub tenant_name: Option<String>,
-    /// `None` although a name is there: the tenant is gone.
+    /// `None` although a name is there: the tenant is gone, or not known yet.
     pub tenant: Option<TenantSpec>,
+    /// Whether all tenants are known.
+    pub tenants_known: bool,
     pub enforce: Option<String>,
     pub ending: bool,
     pub existing: Vec<Existing>,
@@ -125,6 +127,7 @@ pub(super) fn namespace(caches: &Caches, key: &ObjectKey) -> Option<SeenNamespac
     Some(SeenNamespace {
         owner: owner_of(&object).map(str::to_string),
         tenant: tenant.map(|tenant| tenant.spec.clone()),
+        tenants_known: caches.tenants.is_ready(),
         enforce: labels
             .and_then(|labels| labels.get("pod-security.kubernetes.io/enforce"))
             .cloned(),

@@ -56,7 +56,9 @@ pub(super) fn namespace(seen: &SeenNamespace) -> Vec<Step> {
             *resource == own.resource && object["metadata"]["name"] == own.name.as_str()
         })
     };
-    let extra = seen.existing.iter().filter(|own| !is_wanted(own));
+    // What a tenant gave is taken away only when it is certain that there is no such tenant.
+    let certain = seen.tenant_name.is_none() || seen.tenants_known;
+    let extra = seen.existing.iter().filter(|own| certain && !is_wanted(own));
     steps.extend(extra.map(|own| Step::Delete(own.resource, own.name.clone())));
     steps
 }
