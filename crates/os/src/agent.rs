@@ -63,12 +63,7 @@ pub fn node_services() -> Vec<Service> {
             false,
             containerd,
         ),
-        service(
-            "detect",
-            "/usr/bin/mainstay detect --node-config /run/mainstay/machine/node-config",
-            false,
-            None,
-        ),
+        service("detect", "/usr/bin/mainstay detect", false, None),
     ]
 }
 

@@ -27,28 +27,38 @@ struct Image {
     command: Vec<String>,
 }
 
-/// Makes the archives from a static busybox: the sandbox's pause image and a small image with a shell.
-/// Archives that are there and current stay.
+/// Version of what [`make`] writes: raised when the images' content changes.
+const FORMAT: u32 = 1;
+
+/// Makes the archives from a static busybox: the sandbox's pause image and a small image with a shell. Archives that
+/// were made from this busybox before stay.
 pub fn make(busybox: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+    let source = digest::of_files(&[busybox])?.concat();
+    let (marker, made) = (folder.join("made-from"), format!("{FORMAT} {source}"));
+    let archives: Vec<PathBuf> = ["pause", "busybox"]
+        .iter()
+        .map(|name| folder.join(format!("{name}.tar")))
+        .collect();
+    let current = std::fs::read_to_string(&marker).is_ok_and(|present| present == made);
+    if !current || !archives.iter().all(|path| path.exists()) {
+        write_archives(busybox, folder, &archives)?;
+        snapshot::write(&marker, made.as_bytes())?;
+    }
+    Ok(archives)
+}
+
+fn write_archives(busybox: &Path, folder: &Path, archives: &[PathBuf]) -> Result<()> {
     let binary = std::fs::read(busybox).map_err(io("read", busybox))?;
     let applets = program(busybox)
         .arg("--list")
         .run()
         .map_err(host("list the applets of busybox"))?;
     let applets: Vec<&str> = applets.lines().filter(|name| *name != "busybox").collect();
-    let images = [("pause", pause(&binary)), ("busybox", shell(&binary, &applets))];
     std::fs::create_dir_all(folder).map_err(io("create", folder))?;
-    images
-        .into_iter()
-        .map(|(name, image)| {
-            let path = folder.join(format!("{name}.tar"));
-            let archive = image.archive()?;
-            if std::fs::read(&path).ok().as_deref() != Some(&archive[..]) {
-                snapshot::write(&path, &archive)?;
-            }
-            Ok(path)
-        })
-        .collect()
+    for (path, image) in archives.iter().zip([pause(&binary), shell(&binary, &applets)]) {
+        snapshot::write(path, &image.archive()?)?;
+    }
+    Ok(())
 }
 
 fn pause(busybox: &[u8]) -> Image {

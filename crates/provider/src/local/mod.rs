@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
 use mainstay_host::cgroup::Hierarchies;
-use mainstay_host::ledger::Ledger;
+use mainstay_host::ledger::{Item, Ledger};
 
 pub use facts::{FACTS, IMAGES, MachineFacts, NODE_CONFIG};
 use record::{Files, Record};
@@ -82,7 +82,14 @@ impl LocalProvider {
     /// When the bridge cannot be made, or a file of the provider is damaged.
     pub async fn open(config: Config) -> Result<LocalProvider> {
         let provider = blocking("open", "local", move || {
-            let tasks = Tasks::open(&config.folder.join("tasks"))?;
+            // Tasks go with the machines: a request that was done before everything was undone is to be done again.
+            let folder = config.folder.join("tasks");
+            let item = Item::Directory { path: folder.clone() };
+            config
+                .ledger
+                .record(item)
+                .map_err(machine::host_error("open", "local"))?;
+            let tasks = Tasks::open(&folder)?;
             let hierarchies = Hierarchies::detect().map_err(machine::host_error("open", "local"))?;
             let inner = Inner {
                 config,

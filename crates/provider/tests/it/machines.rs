@@ -1,9 +1,13 @@
 //! The life of machines: start, isolation, power, adoption after `kill -9` of the manager, images, clean removal.
 
+use std::collections::BTreeSet;
+use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_host::command::program;
-use mainstay_provider::local::LocalProvider;
+use mainstay_base::clock::{Clock, SystemClock};
+use mainstay_host::ledger::Ledger;
+use mainstay_provider::local::{Config, LocalProvider};
 use mainstay_provider::{HostId, PowerOperation, PowerState, Provider, RequestId, Wipe};
 
 use crate::world::{World, agent_binary, done, init_pid, inside, traces, until};
@@ -43,6 +47,7 @@ async fn two_machines_start_are_isolated_and_leave_nothing() {
     let world = World::new("a");
     let provider = LocalProvider::open(world.config(86)).await.unwrap();
     let hosts = [HostId::new("default", "h1"), HostId::new("default", "h2")];
+    let clock = SystemClock::new();
     for host in &hosts {
         provider
             .provision(world.request(&format!("p-{host}"), host, 1))
@@ -54,9 +59,10 @@ async fn two_machines_start_are_isolated_and_leave_nothing() {
     }
     for host in &hosts {
         let waited = containerd_answers(&provider, host).await;
+        let mebibytes = provider.memory_bytes(host).await.unwrap() >> 20;
         eprintln!(
-            "{host}: containerd answers after {waited:?}, {} MiB",
-            provider.memory_bytes(host).await.unwrap() >> 20
+            "{host}: containerd answers {:?} after the request, {waited:?} after the start, {mebibytes} MiB",
+            clock.monotonic()
         );
     }
     let (first, second) = (pid(&provider, &hosts[0]).await, pid(&provider, &hosts[1]).await);
@@ -191,42 +197,50 @@ async fn power_crash_and_images_behave_like_hardware() {
     assert!(traces(&world.instance, world.folder.path()).is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_machine_outlives_a_killed_manager_and_is_adopted() {
-    let world = World::new("c");
+/// A manager in a process of its own, to be killed, that has been asked for one machine.
+fn killable_manager(world: &World, host: &HostId) -> Child {
     let tree = world.store.deploy(&world.commit).unwrap();
-    let host = HostId::new("default", "h1");
-    let request = serde_json::to_string(&world.request("p1", &host, 1)).unwrap();
-    let arguments = [
-        world.folder.path().as_os_str(),
+    let request = serde_json::to_string(&world.request("p1", host, 1)).unwrap();
+    let images = world.folder.path().join("images");
+    let paths = [
+        world.folder.path(),
         world.instance.as_ref(),
-        world.folder.path().join("images").as_os_str(),
-        tree.as_os_str(),
+        &images,
+        &tree,
         request.as_ref(),
-    ]
-    .map(ToOwned::to_owned);
+    ];
     #[allow(clippy::disallowed_methods)]
-    let mut manager = std::process::Command::new(agent_binary())
+    std::process::Command::new(agent_binary())
         .arg("manager")
-        .args(arguments)
+        .args(paths)
         .spawn()
-        .unwrap();
-    let record = world.folder.path().join("tasks/p1.json");
-    until("the machine starts", SECOND * 60, async || {
-        std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"Done\""))
-    })
-    .await;
+        .unwrap()
+}
+
+/// Waits for a text in the task's file, then ends the manager as `kill -9` does.
+async fn kill_when(world: &World, mut manager: Child, text: &str) {
+    let task = world.folder.path().join("tasks/p1.json");
+    let seen = async || std::fs::read_to_string(&task).is_ok_and(|content| content.contains(text));
+    until("the task comes that far", SECOND * 60, seen).await;
     manager.kill().unwrap();
     manager.wait().unwrap();
+}
 
-    let ledger = std::sync::Arc::new(
-        mainstay_host::ledger::Ledger::open(&world.folder.path().join("ledger.jsonl")).unwrap(),
-    );
-    let config = mainstay_provider::local::Config {
+/// A second manager over what the first one left.
+async fn successor(world: &World) -> (LocalProvider, Arc<Ledger>) {
+    let ledger = Arc::new(Ledger::open(&world.folder.path().join("ledger.jsonl")).unwrap());
+    let config = Config {
         ledger: ledger.clone(),
         ..world.config(88)
     };
-    let provider = LocalProvider::open(config).await.unwrap();
+    (LocalProvider::open(config).await.unwrap(), ledger)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_outlives_a_killed_manager_and_is_adopted() {
+    let (world, host) = (World::new("c"), HostId::new("default", "h1"));
+    kill_when(&world, killable_manager(&world, &host), "\"Done\"").await;
+    let (provider, ledger) = successor(&world).await;
     assert_eq!(provider.power_state(&host).await.unwrap(), PowerState::On);
     let before = provider.boot_identity(&host).await.unwrap().unwrap();
     containerd_answers(&provider, &host).await;
@@ -235,14 +249,17 @@ async fn a_machine_outlives_a_killed_manager_and_is_adopted() {
 
     assert!(!traces(&world.instance, world.folder.path()).is_empty());
     assert!(ledger.undo().unwrap().is_empty());
-    assert!(traces(&world.instance, world.folder.path()).is_empty());
-    assert_eq!(
-        program("ip")
-            .args(["netns", "list"])
-            .run()
-            .unwrap()
-            .matches(&world.instance)
-            .count(),
-        0
-    );
+    assert_eq!(traces(&world.instance, world.folder.path()), BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provisioning_whose_manager_is_killed_is_finished_by_the_next() {
+    let (world, host) = (World::new("d"), HostId::new("default", "h1"));
+    kill_when(&world, killable_manager(&world, &host), "\"Running\"").await;
+    let (provider, ledger) = successor(&world).await;
+    done(&provider, &id("p1")).await;
+    containerd_answers(&provider, &host).await;
+    assert_eq!(provider.machine(&host).await.unwrap().unwrap().incarnation, 1);
+    assert!(ledger.undo().unwrap().is_empty());
+    assert_eq!(traces(&world.instance, world.folder.path()), BTreeSet::new());
 }
