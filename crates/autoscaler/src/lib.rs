@@ -8,6 +8,7 @@ pub mod balance;
 pub mod case;
 pub mod core;
 pub mod expander;
+pub mod live;
 pub mod model;
 pub mod scale_down;
 pub mod scale_up;
@@ -18,3 +19,4 @@ mod tests;
 
 pub use case::{Case, simulate};
 pub use core::run_once;
+pub use live::{Config, start};

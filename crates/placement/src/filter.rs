@@ -108,8 +108,11 @@ pub fn static_reason(shape: &Shape, info: &NodeInfo) -> Option<Reason> {
         return Some(Reason::Unschedulable);
     }
     let hard = [Effect::NoSchedule, Effect::NoExecute];
-    if first_untolerated(&info.taints, &shape.tolerations, &hard).is_some() {
-        return Some(Reason::Taint);
+    if let Some(taint) = first_untolerated(&info.taints, &shape.tolerations, &hard) {
+        return Some(Reason::Taint {
+            key: taint.key.as_str().into(),
+            value: taint.value.as_str().into(),
+        });
     }
     (!affinity_matches(shape, info)).then_some(Reason::NodeAffinity)
 }

@@ -10,8 +10,13 @@ pub enum Reason {
     Unschedulable,
     /// The pod asks for another node by name.
     NodeName,
-    /// A taint is not tolerated.
-    Taint,
+    /// This taint is not tolerated.
+    Taint {
+        /// The taint's key.
+        key: Arc<str>,
+        /// The taint's value, often empty.
+        value: Arc<str>,
+    },
     /// `nodeSelector` or node affinity does not match.
     NodeAffinity,
     /// A host port is taken.
@@ -61,10 +66,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Reason::Insufficient(resource) => return write!(out, "Insufficient {resource}"),
+            Reason::Taint { key, value } => {
+                return write!(out, "node(s) had untolerated taint {{{key}: {value}}}");
+            }
             Reason::Extender(text) => text,
             Reason::Unschedulable => "node(s) were unschedulable",
             Reason::NodeName => "node(s) didn't match the requested node name",
-            Reason::Taint => "node(s) had untolerated taint(s)",
             Reason::NodeAffinity => "node(s) didn't match Pod's node affinity/selector",
             Reason::Ports => "node(s) didn't have free ports for the requested pod ports",
             Reason::TooManyPods => "Too many pods",

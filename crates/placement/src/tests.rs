@@ -193,7 +193,7 @@ fn taints_ports_and_selectors_filter() {
         pod_with("p", "cpu=1", selected),
         &snapshot,
         expect![
-            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+            "0/3 nodes are available: 1 node(s) had untolerated taint {gpu: y}, 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
         ],
     );
     check(pod("q", "cpu=1 port=80"), &snapshot, expect!["c"]);
