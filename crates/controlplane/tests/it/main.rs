@@ -1,0 +1,3 @@
+//! A whole control plane in memory with its own components, each under its own identity.
+
+mod components;
