@@ -88,7 +88,9 @@ where
     };
     seen.body = body.clone();
     let headers = parts.headers.clone();
+    let received = server.clock.now();
     let call = Call {
+        received,
         parts,
         body,
         query,

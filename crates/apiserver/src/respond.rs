@@ -25,17 +25,19 @@ pub struct Wanted {
     pub format: Format,
     /// `includeObject` of tables: None, Metadata (default) or Object.
     pub include_object: tables::Include,
+    /// When the request came; ages in tables are counted from it.
+    pub now: jiff::Timestamp,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
 
 impl Wanted {
-    /// Plain JSON.
-    pub fn json() -> Self {
-        Wanted {
-            format: Format::JSON,
-            include_object: tables::Include::Metadata,
-            warnings: Vec::new(),
+    /// How tables are made.
+    pub fn look(&self) -> tables::Look {
+        tables::Look {
+            include: self.include_object,
+            version: self.format.meta_version,
+            now: self.now,
         }
     }
 }
@@ -69,8 +71,7 @@ pub fn value(code: StatusCode, resource: &Resource, object: Value, wanted: &Want
                 resource,
                 &[object],
                 meta,
-                wanted.include_object,
-                wanted.format.meta_version,
+                wanted.look(),
             )
         }
     };
@@ -147,7 +148,7 @@ fn shaped_list(
         .collect();
     let (meta, version) = (meta.to_value(), wanted.format.meta_version);
     let shaped = match wanted.format.shape {
-        Shape::Table => tables::table(resource, &items, meta, wanted.include_object, version),
+        Shape::Table => tables::table(resource, &items, meta, wanted.look()),
         Shape::Partial | Shape::PartialList => partial::list(&items, meta, version),
         Shape::Object => json!({
             "kind": resource.list_kind, "apiVersion": resource.api_version(), "metadata": meta, "items": items,

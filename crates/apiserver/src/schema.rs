@@ -1,10 +1,16 @@
 //! The one door to object machinery: decode, defaults, validation, patches, tables. Registry and handlers call nothing
 //! else, so that built-in and custom resources take the same way.
 
+use std::sync::Arc;
+
 use http::StatusCode;
+use mainstay_objects::apply::{self, ApplyError, Writer};
+use mainstay_objects::crd::{CustomKind, CustomVersion};
 use mainstay_objects::decode::{Notation, Parsed, parse};
-use mainstay_objects::error::DecodeError;
+use mainstay_objects::error::{DecodeError, FieldError};
+use mainstay_objects::model::Builtin;
 use mainstay_objects::patch::{self, PatchError};
+use mainstay_objects::table::Columns;
 use mainstay_objects::types::{ShapeId, Types};
 use serde_json::Value;
 
@@ -13,9 +19,21 @@ use crate::resources::{Gvk, Resource};
 use crate::serve::options::FieldValidation;
 use crate::status::{ApiError, ApiResult, Cause};
 
-/// A compiled custom resource version.
-#[derive(Debug, Clone, Default)]
-pub struct CustomType {}
+/// One version of a compiled CustomResourceDefinition.
+#[derive(Debug, Clone)]
+pub struct CustomType {
+    /// The whole definition.
+    pub kind: Arc<CustomKind>,
+    /// Which of its versions.
+    pub version: usize,
+}
+
+impl CustomType {
+    /// The version's schema.
+    pub fn schema(&self) -> &CustomVersion {
+        &self.kind.versions[self.version]
+    }
+}
 
 /// A decoded body.
 #[derive(Debug)]
@@ -51,28 +69,28 @@ pub fn decode(
 ///
 /// # Errors
 /// 400 for a value that does not fit.
-pub fn fit(
-    resource: &Resource,
-    kind: &Gvk,
-    parsed: Parsed,
-    validation: FieldValidation,
-) -> ApiResult<Decoded> {
-    let Some(root) = root(kind).filter(|_| resource.custom.is_none()) else {
-        return Ok(Decoded {
-            value: parsed.value,
-            warnings: Vec::new(),
-        });
-    };
+pub fn fit(resource: &Resource, kind: &Gvk, parsed: Parsed, validation: FieldValidation) -> ApiResult<Decoded> {
     let validation = match validation {
         FieldValidation::Ignore => mainstay_objects::decode::FieldValidation::Ignore,
         FieldValidation::Warn => mainstay_objects::decode::FieldValidation::Warn,
         FieldValidation::Strict => mainstay_objects::decode::FieldValidation::Strict,
     };
-    let decoded = parsed.fit(Types::builtin(), root, validation).map_err(bad_body)?;
-    Ok(Decoded {
-        value: decoded.value,
-        warnings: decoded.warnings,
-    })
+    let decoded = match (own_custom(resource, kind), Builtin::find(&kind.group, &kind.version, &kind.kind)) {
+        (Some(custom), _) => custom.schema().fit(parsed, validation).map_err(bad_body)?,
+        (None, Some(builtin)) => builtin.fit(parsed, validation).map_err(bad_body)?,
+        (None, None) => return Ok(Decoded { value: parsed.value, warnings: Vec::new() }),
+    };
+    Ok(Decoded { value: decoded.value, warnings: decoded.warnings })
+}
+
+/// The custom type of the resource's own kind; a Scale of a custom resource is built in.
+fn own_custom<'a>(resource: &'a Resource, kind: &Gvk) -> Option<&'a CustomType> {
+    resource.custom.as_deref().filter(|_| *kind == resource.gvk)
+}
+
+fn stored_builtin(resource: &Resource) -> Option<Builtin> {
+    let kind = &resource.storage;
+    Builtin::find(&kind.group, &kind.version, &kind.kind).filter(|_| resource.custom.is_none())
 }
 
 fn root(kind: &Gvk) -> Option<ShapeId> {
@@ -100,17 +118,50 @@ fn check_kind(value: &mut Value, kind: &Gvk) -> ApiResult<()> {
     Ok(())
 }
 
-/// Sets defaults.
-pub fn default(_resource: &Resource, _object: &mut Value) {}
+/// Sets defaults in an object in stored form.
+pub fn default(resource: &Resource, object: &mut Value) {
+    match (&resource.custom, stored_builtin(resource)) {
+        (Some(custom), _) => custom.schema().default(object),
+        (None, Some(builtin)) => builtin.default(object),
+        (None, None) => {}
+    }
+}
+
+fn causes(errors: Vec<FieldError>) -> Vec<Cause> {
+    errors.into_iter().map(|error| Cause::new(error.reason.as_str(), error.field, error.message)).collect()
+}
 
 /// Checks a new object.
-pub fn validate_create(_resource: &Resource, _object: &Value) -> Vec<Cause> {
-    Vec::new()
+pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut errors = match (&resource.custom, stored_builtin(resource)) {
+        (Some(custom), _) => custom.schema().validate_create(object, resource.namespaced),
+        (None, Some(builtin)) => builtin.validate_create(object, resource.namespaced),
+        (None, None) => Vec::new(),
+    };
+    errors.extend(definition_errors(resource, object));
+    causes(errors)
 }
 
 /// Checks a changed object; `subresource` is empty for the object itself.
-pub fn validate_update(_resource: &Resource, _subresource: &str, _new: &Value, _old: &Value) -> Vec<Cause> {
-    Vec::new()
+pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<Cause> {
+    let mut errors = match (&resource.custom, stored_builtin(resource)) {
+        (Some(custom), _) => custom.schema().validate_update(new, old),
+        (None, Some(builtin)) if subresource.is_empty() => builtin.validate_update(new, old),
+        (None, Some(builtin)) => builtin.validate_status(new, old),
+        (None, None) => Vec::new(),
+    };
+    if subresource.is_empty() && new["spec"] != old["spec"] {
+        errors.extend(definition_errors(resource, new));
+    }
+    causes(errors)
+}
+
+/// What is wrong with a CustomResourceDefinition's schemas.
+fn definition_errors(resource: &Resource, object: &Value) -> Vec<FieldError> {
+    match &*resource.store {
+        crate::custom::DEFINITIONS => CustomKind::compile(object).err().unwrap_or_default(),
+        _ => Vec::new(),
+    }
 }
 
 /// Applies a JSON, merge or strategic patch.
@@ -152,16 +203,12 @@ fn bad_patch(error: PatchError) -> ApiError {
 }
 
 /// The columns of a resource's table, and each object's cells.
-pub fn table(_resource: &Resource, items: &[Value]) -> (Value, Vec<Value>) {
-    let column = |name: &str, format: &str| serde_json::json!({"name": name, "type": "string", "format": format, "description": "", "priority": 0});
-    let columns = Value::Array(vec![column("Name", "name"), column("Created At", "date")]);
-    let cells = |item: &Value| {
-        Value::Array(vec![
-            item["metadata"]["name"].clone(),
-            item["metadata"]["creationTimestamp"].clone(),
-        ])
+pub fn table(resource: &Resource, items: &[Value], now: jiff::Timestamp) -> (Value, Vec<Value>) {
+    let columns = match &resource.custom {
+        Some(custom) => Columns::custom(&custom.schema().columns),
+        None => Columns::builtin(&resource.gvk.group, &resource.gvk.kind),
     };
-    (columns, items.iter().map(cells).collect())
+    (columns.definitions(), items.iter().map(|item| columns.cells(item, now)).collect())
 }
 
 /// Records who owns the fields that a write changed.
@@ -177,17 +224,51 @@ pub struct Track<'a> {
 }
 
 impl Track<'_> {
-    /// Updates `new.metadata.managedFields` after an update that made `new` of `old` (null: created).
-    pub fn update(&self, _old: &Value, _new: &mut Value) {}
+    fn writer<'w>(&'w self, api_version: &'w str) -> Writer<'w> {
+        Writer { manager: self.manager, api_version, subresource: self.subresource, now: self.now }
+    }
 
-    /// Merges what a manager applies into the present object, `None` when there is none.
+    /// Updates `new.metadata.managedFields` after an update that made `new` of `old` (null: created), both as stored.
+    pub fn update(&self, old: &Value, new: &mut Value) {
+        let Some((types, root)) = structure(self.resource, &self.resource.storage) else {
+            return;
+        };
+        let kind = &self.resource.storage;
+        let api_version = crate::resources::api_version(&kind.group, &kind.version);
+        apply::track_update(types, root, Some(old).filter(|old| !old.is_null()), new, &self.writer(&api_version));
+    }
+
+    /// Merges what a manager applies into the present object in served form, `None` when there is none.
     ///
     /// # Errors
     /// 409 naming the fields that others own, unless `force` takes them.
-    pub fn apply(&self, old: Option<&Value>, applied: &Value, _force: bool) -> ApiResult<Value> {
-        let mut new = old.cloned().unwrap_or_else(|| applied.clone());
-        patch::merge_patch(&mut new, applied);
-        Ok(new)
+    pub fn apply(&self, old: Option<&Value>, applied: &Value, force: bool) -> ApiResult<Value> {
+        let kind = &self.resource.gvk;
+        let Some((types, root)) = structure(self.resource, kind) else {
+            return Err(unsupported("application/apply-patch+yaml"));
+        };
+        let api_version = self.resource.api_version();
+        apply::apply(types, root, old, applied, &self.writer(&api_version), force).map_err(refused_apply)
+    }
+}
+
+fn structure<'a>(resource: &'a Resource, kind: &Gvk) -> Option<(&'a Types, ShapeId)> {
+    match &resource.custom {
+        Some(custom) => Some(custom.schema().types()),
+        None => root(kind).map(|root| (Types::builtin(), root)),
+    }
+}
+
+fn refused_apply(error: ApplyError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        ApplyError::Invalid(text) => ApiError::bad_request(text),
+        ApplyError::Conflicts(conflicts) => {
+            let refused = ApiError::new(StatusCode::CONFLICT, "Conflict", message);
+            conflicts.into_iter().fold(refused, |refused, conflict| {
+                refused.cause(Cause::new("FieldManagerConflict", conflict.field, conflict.message))
+            })
+        }
     }
 }
 
@@ -227,7 +308,14 @@ pub struct ScalePaths {
 }
 
 /// Where `resource` keeps its counts.
-pub fn scale_paths(_resource: &Resource) -> ScalePaths {
+pub fn scale_paths(resource: &Resource) -> ScalePaths {
+    if let Some(scale) = resource.custom.as_ref().and_then(|custom| custom.schema().scale.as_ref()) {
+        return ScalePaths {
+            spec: scale.spec_replicas.clone(),
+            status: scale.status_replicas.clone(),
+            selector: scale.label_selector.clone().unwrap_or_else(|| "none".into()),
+        };
+    }
     ScalePaths {
         spec: "spec.replicas".into(),
         status: "status.replicas".into(),

@@ -37,8 +37,9 @@ impl ApiServer {
         let mut tasks = vec![follow];
         ensure(&server, first_objects(&server)).await?;
         server.caches().fresh().await?;
-        tasks.push(tokio::spawn(crate::custom::follow(server.clone())));
-        crate::custom::settled(&server).await;
+        let mut definitions = crate::custom::Definitions::new(server.clone());
+        definitions.serve().await;
+        tasks.push(tokio::spawn(definitions.follow()));
         Ok(ApiServer { server, tasks })
     }
 

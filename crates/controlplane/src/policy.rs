@@ -35,7 +35,8 @@ pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
     let authorizer = Arc::new(Authorizer::new(world.clone()));
     let accounts = ServiceAccountTokens::new(keys.clone(), ISSUER, world.clone(), clock.clone());
     let mut authenticators = Authenticators::new(vec![ISSUER.to_string()])
-        .anonymous_on(Authenticators::default_anonymous_paths())
+        // As upstream: requests without credentials are system:anonymous, to whom RBAC grants health and version.
+        .anonymous_on(["*".to_string()])
         .with(Arc::new(accounts))
         .with(Arc::new(BootstrapTokens::new(world, clock.clone())));
     if let Some(tokens) = tokens {

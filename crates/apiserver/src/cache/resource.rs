@@ -21,6 +21,9 @@ const WINDOW_EVENTS: usize = 20_000;
 /// How many events may wait for one watcher before it is closed (it resumes from the window).
 const WATCHER_QUEUE: usize = 4_096;
 
+/// Above this many scopes with watchers, closed ones are looked for at each subscription.
+const WATCHER_SCOPES: usize = 8_192;
+
 type Names = BTreeMap<Arc<str>, Arc<Object>>;
 
 /// Which changes a watcher is woken for.
@@ -169,6 +172,7 @@ impl ResourceCache {
         if revision < inner.floor {
             return Err(inner.floor);
         }
+        inner.forget_closed(&scope);
         let from = inner.window.partition_point(|event| event.revision <= revision);
         let backlog = inner.window.range(from..).cloned().collect();
         inner.watchers.entry(scope).or_default().push(sender);
@@ -185,6 +189,7 @@ impl ResourceCache {
     ) -> (Page, Subscription) {
         let (sender, live) = mpsc::channel(WATCHER_QUEUE);
         let mut inner = self.write();
+        inner.forget_closed(&scope);
         inner.watchers.entry(scope).or_default().push(sender);
         let revision = inner.newest.max(applied);
         let page = inner.page_of_now(request, selection, revision);
@@ -241,6 +246,9 @@ impl ResourceCache {
     }
 
     pub(super) fn set_fields(&self, fields: Arc<[SelectableField]>) {
+        if *self.fields() == *fields {
+            return;
+        }
         let mut inner = self.write();
         let objects = inner.namespaces.values_mut().flat_map(BTreeMap::values_mut);
         for object in objects {
@@ -318,6 +326,16 @@ impl Inner {
         }
         new.into_iter()
             .for_each(|value| self.wake(&Scope::FirstField(value), event));
+    }
+
+    /// Drops the queues of watchers that went away, of which quiet resources never hear.
+    fn forget_closed(&mut self, scope: &Scope) {
+        if let Some(watchers) = self.watchers.get_mut(scope) {
+            watchers.retain(|watcher| !watcher.is_closed());
+        }
+        if self.watchers.len() > WATCHER_SCOPES {
+            self.watchers.retain(|_, watchers| watchers.iter().any(|watcher| !watcher.is_closed()));
+        }
     }
 
     fn wake(&mut self, scope: &Scope, event: &Arc<Event>) {

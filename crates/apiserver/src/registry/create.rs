@@ -14,11 +14,11 @@ const NAME_TRIES: usize = 8;
 /// Generated names are cut so that the suffix fits into this length.
 const NAME_LENGTH: usize = 63;
 
-/// Creates an object from its served form.
+/// Creates an object from its served form. `tracked`: its managedFields are already right.
 ///
 /// # Errors
 /// 400, 403, 404, 409, 422 as upstream.
-pub async fn create(write: &Write<'_>, served: Value) -> ApiResult<Written> {
+pub async fn create(write: &Write<'_>, served: Value, tracked: bool) -> ApiResult<Written> {
     check(write, &served)?;
     let mut object = convert::to_stored(write.resource, served);
     if write.resource.namespaced {
@@ -32,7 +32,7 @@ pub async fn create(write: &Write<'_>, served: Value) -> ApiResult<Written> {
             metadata(&mut named).insert("name".into(), name.into());
         }
         let name = meta_text(&named, "name").to_string();
-        let mut review = admitted(write, named).await?;
+        let mut review = admitted(write, named, tracked).await?;
         let value = std::mem::take(&mut review.object);
         review.object = value.clone();
         match write.commit(&name, Goal::Create(value), &review).await {
@@ -84,7 +84,7 @@ fn generated_name(write: &Write<'_>, base: &str) -> String {
 }
 
 /// Brings the object to the state in which it is stored: first state, defaults, admission, validation, ownership.
-async fn admitted(write: &Write<'_>, mut object: Value) -> ApiResult<Review> {
+async fn admitted(write: &Write<'_>, mut object: Value, is_tracked: bool) -> ApiResult<Review> {
     let resource = write.resource;
     strategy::prepare_create(resource, &mut object);
     let meta = metadata(&mut object);
@@ -116,7 +116,9 @@ async fn admitted(write: &Write<'_>, mut object: Value) -> ApiResult<Review> {
     if let Some(managed) = managed {
         metadata(&mut review.object).insert("managedFields".into(), managed);
     }
-    tracked.update(&Value::Null, &mut review.object);
+    if !is_tracked {
+        tracked.update(&Value::Null, &mut review.object);
+    }
     Ok(review)
 }
 

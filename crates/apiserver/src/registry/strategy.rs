@@ -76,6 +76,7 @@ fn first_state(resource: &Resource, object: &mut Value) {
                 object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
             }
         }
+        crate::custom::DEFINITIONS => crate::custom::first_state(object),
         "core/pods" => object["status"] = json!({"phase": "Pending", "qosClass": qos(object)}),
         "core/persistentvolumes" => object["status"] = json!({"phase": "Pending"}),
         "core/persistentvolumeclaims" => object["status"] = json!({"phase": "Pending"}),

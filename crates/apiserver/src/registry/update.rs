@@ -70,7 +70,7 @@ async fn create_by_update(write: &Write<'_>, change: &Change<'_>) -> ApiResult<W
         ));
     }
     metadata(&mut made.object).insert("name".into(), write.name.into());
-    let mut written = create::create(write, made.object).await?;
+    let mut written = create::create(write, made.object, made.tracked).await?;
     written.warnings.extend(made.warnings);
     Ok(written)
 }

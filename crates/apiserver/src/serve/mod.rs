@@ -38,6 +38,8 @@ pub struct Call {
     pub info: RequestInfo,
     /// Who makes it.
     pub user: UserInfo,
+    /// When it came.
+    pub received: jiff::Timestamp,
     /// What the user may see, for filtered lists.
     pub visible: Option<Visible>,
 }

@@ -275,8 +275,7 @@ impl Stream {
             &self.resource,
             &[value],
             meta,
-            self.wanted.include_object,
-            version,
+            self.wanted.look(),
         );
         if std::mem::replace(&mut self.columns_sent, true) {
             table["columnDefinitions"] = Value::Null;

@@ -85,7 +85,7 @@ pub async fn create(
     let content = object_content(call)?;
     let decoded = schema::decode(resource, &resource.gvk, &call.body, content, options.validation)?;
     let write = frame(server, resource, call, options);
-    let written = registry_create::create(&write, decoded.value).await?;
+    let written = registry_create::create(&write, decoded.value, false).await?;
     wanted
         .warnings
         .extend(decoded.warnings.into_iter().chain(written.warnings));

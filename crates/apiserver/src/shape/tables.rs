@@ -27,9 +27,21 @@ impl Include {
     }
 }
 
+/// How a table is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// What rows carry.
+    pub include: Include,
+    /// The version of meta.k8s.io.
+    pub version: &'static str,
+    /// The time, for ages.
+    pub now: jiff::Timestamp,
+}
+
 /// Prints objects as a table.
-pub fn table(resource: &Resource, items: &[Value], meta: Value, include: Include, version: &str) -> Value {
-    let (columns, cells) = crate::schema::table(resource, items);
+pub fn table(resource: &Resource, items: &[Value], meta: Value, look: Look) -> Value {
+    let Look { include, version, now } = look;
+    let (columns, cells) = crate::schema::table(resource, items, now);
     let rows: Vec<Value> = items
         .iter()
         .zip(cells)

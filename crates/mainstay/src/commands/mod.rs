@@ -2,6 +2,7 @@
 
 mod explain;
 mod node;
+mod server;
 pub mod version;
 
 use clap::CommandFactory;
@@ -30,6 +31,7 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
     )?;
     match args.command {
         Command::Node(args) => node::run(&args),
+        Command::Server(args) => server::run(args),
         Command::Version => version::run(output),
         Command::Explain(args) => explain::run(args.id.as_deref(), output),
         Command::Completions { shell } => {
