@@ -35,7 +35,10 @@ pub(crate) fn first_state(definition: &mut Value) {
         kept.push(CLEANUP.into());
     }
     set_finalizers(definition, kept);
-    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_string();
+    let kind = definition["spec"]["names"]["kind"]
+        .as_str()
+        .unwrap_or_default()
+        .to_string();
     let names = &mut definition["spec"]["names"];
     if names["singular"].as_str().unwrap_or_default().is_empty() {
         names["singular"] = kind.to_lowercase().into();
@@ -63,7 +66,11 @@ fn stored_versions(definition: &Value) -> Vec<String> {
 }
 
 fn texts(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_string)).collect()
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|text| text.as_str().map(str::to_string))
+        .collect()
 }
 
 /// Follows the definitions of a server.
@@ -75,18 +82,27 @@ pub(crate) struct Definitions {
 
 impl Definitions {
     pub(crate) fn new(server: Arc<Server>) -> Self {
-        Definitions { server, compiled: HashMap::new() }
+        Definitions {
+            server,
+            compiled: HashMap::new(),
+        }
     }
 
     /// Serves what is defined now, and says so in the definitions' status.
     pub(crate) async fn serve(&mut self) {
         let definitions = self.server.caches().list(DEFINITIONS, None);
-        let resources: Vec<Arc<Resource>> =
-            definitions.iter().filter_map(|object| self.compile(object)).flat_map(|kind| resources(&kind)).collect();
+        let resources: Vec<Arc<Resource>> = definitions
+            .iter()
+            .filter_map(|object| self.compile(object))
+            .flat_map(|kind| resources(&kind))
+            .collect();
         for resource in &resources {
-            self.server.caches().set_fields(&resource.store, resource.fields.clone());
+            self.server
+                .caches()
+                .set_fields(&resource.store, resource.fields.clone());
         }
-        self.compiled.retain(|name, _| definitions.iter().any(|object| *object.name() == *name));
+        self.compiled
+            .retain(|name, _| definitions.iter().any(|object| *object.name() == *name));
         self.server.set_catalog(Catalog::new(resources));
         for object in definitions {
             self.settle(&object).await;
@@ -97,7 +113,9 @@ impl Definitions {
     pub(crate) async fn follow(mut self) {
         loop {
             let cache = self.server.caches().resource(DEFINITIONS);
-            let Ok(Subscription { mut live, .. }) = cache.subscribe(Scope::All, self.server.caches().revision()) else {
+            let Ok(Subscription { mut live, .. }) =
+                cache.subscribe(Scope::All, self.server.caches().revision())
+            else {
                 tokio::time::sleep(CLEANUP_EVERY).await;
                 continue;
             };
@@ -110,9 +128,16 @@ impl Definitions {
 
     /// Waits for the next change, or, while definitions wait for their objects to go, a moment.
     async fn change(&self, live: &mut tokio::sync::mpsc::Receiver<Arc<crate::cache::Event>>) -> Option<()> {
-        let ending = self.server.caches().list(DEFINITIONS, None).iter().any(|object| is_ending(object));
+        let ending = self
+            .server
+            .caches()
+            .list(DEFINITIONS, None)
+            .iter()
+            .any(|object| is_ending(object));
         let event = match ending {
-            true => tokio::time::timeout(CLEANUP_EVERY, live.recv()).await.unwrap_or(None),
+            true => tokio::time::timeout(CLEANUP_EVERY, live.recv())
+                .await
+                .unwrap_or(None),
             false => live.recv().await,
         };
         while live.try_recv().is_ok() {}
@@ -138,7 +163,11 @@ impl Definitions {
             }
             Err(errors) => {
                 let why: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                tracing::error!(definition = name, why = why.join("; "), "a stored definition does not compile");
+                tracing::error!(
+                    definition = name,
+                    why = why.join("; "),
+                    "a stored definition does not compile"
+                );
                 None
             }
         }
@@ -161,7 +190,11 @@ impl Definitions {
         let change = |old: Option<&Value>| {
             let mut definition = old.cloned().unwrap_or_default();
             establish(&mut definition, &now);
-            Ok(Made { object: definition, warnings: Vec::new(), tracked: false })
+            Ok(Made {
+                object: definition,
+                warnings: Vec::new(),
+                tracked: false,
+            })
         };
         if let Err(error) = self.update(&name, "status", &change).await {
             tracing::warn!(definition = name, %error, "establishing a definition failed");
@@ -180,7 +213,10 @@ impl Definitions {
 
     /// Deletes a definition's objects; when none is left, lets the definition go.
     async fn clean(&self, name: &str, definition: &Value) -> ApiResult<()> {
-        if !finalizers(definition).iter().any(|finalizer| finalizer == CLEANUP) {
+        if !finalizers(definition)
+            .iter()
+            .any(|finalizer| finalizer == CLEANUP)
+        {
             return Ok(());
         }
         let kind = self.compiled.get(name).map(|(_, kind)| kind.clone());
@@ -196,10 +232,17 @@ impl Definitions {
         }
         let change = |old: Option<&Value>| {
             let mut definition = old.cloned().unwrap_or_default();
-            let kept = finalizers(&definition).into_iter().filter(|finalizer| finalizer != CLEANUP).collect();
+            let kept = finalizers(&definition)
+                .into_iter()
+                .filter(|finalizer| finalizer != CLEANUP)
+                .collect();
             set_finalizers(&mut definition, kept);
             metadata(&mut definition).remove("resourceVersion");
-            Ok(Made { object: definition, warnings: Vec::new(), tracked: false })
+            Ok(Made {
+                object: definition,
+                warnings: Vec::new(),
+                tracked: false,
+            })
         };
         self.update(name, "", &change).await
     }
@@ -249,23 +292,38 @@ fn is_ending(object: &Object) -> bool {
 }
 
 fn is_established(definition: &Value) -> bool {
-    let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+    let conditions = definition["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten();
     let names = definition["status"]["acceptedNames"] == definition["spec"]["names"];
-    names && conditions.filter(|one| one["type"] == "Established" && one["status"] == "True").count() > 0
+    names
+        && conditions
+            .filter(|one| one["type"] == "Established" && one["status"] == "True")
+            .count()
+            > 0
 }
 
 fn establish(definition: &mut Value, now: &str) {
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now})
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
     let stored = stored_versions(definition);
-    let was: Vec<Value> = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let was: Vec<Value> = definition["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let mut conditions = vec![
         condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-        condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        condition(
+            "Established",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        ),
     ];
     for one in &mut conditions {
-        if let Some(same) = was.iter().find(|old| old["type"] == one["type"] && old["status"] == "True") {
+        if let Some(same) = was
+            .iter()
+            .find(|old| old["type"] == one["type"] && old["status"] == "True")
+        {
             *one = same.clone();
         }
     }
@@ -281,14 +339,30 @@ fn resources(kind: &Arc<CustomKind>) -> Vec<Arc<Resource>> {
     let Some(storage) = kind.storage_version() else {
         return Vec::new();
     };
-    let mut paths: Vec<String> =
-        kind.versions.iter().flat_map(|version| version.selectable_fields.iter().cloned()).collect();
+    let mut paths: Vec<String> = kind
+        .versions
+        .iter()
+        .flat_map(|version| version.selectable_fields.iter().cloned())
+        .collect();
     paths.sort();
     paths.dedup();
-    let fields: Arc<[SelectableField]> =
-        paths.into_iter().map(|path| SelectableField { path, unset: String::new() }).collect();
-    let gvk = |version: &str| Gvk { group: kind.group.clone(), version: version.into(), kind: kind.kind.clone() };
-    let served = kind.versions.iter().enumerate().filter(|(_, version)| version.served);
+    let fields: Arc<[SelectableField]> = paths
+        .into_iter()
+        .map(|path| SelectableField {
+            path,
+            unset: String::new(),
+        })
+        .collect();
+    let gvk = |version: &str| Gvk {
+        group: kind.group.clone(),
+        version: version.into(),
+        kind: kind.kind.clone(),
+    };
+    let served = kind
+        .versions
+        .iter()
+        .enumerate()
+        .filter(|(_, version)| version.served);
     served
         .map(|(number, version)| {
             Arc::new(Resource {
@@ -304,7 +378,10 @@ fn resources(kind: &Arc<CustomKind>) -> Vec<Arc<Resource>> {
                 store: format!("{}/{}", kind.group, kind.plural).into(),
                 storage: gvk(&storage.name),
                 fields: fields.clone(),
-                custom: Some(Arc::new(CustomType { kind: kind.clone(), version: number })),
+                custom: Some(Arc::new(CustomType {
+                    kind: kind.clone(),
+                    version: number,
+                })),
                 deprecated: version.deprecation.clone().map(|text| match text.as_str() {
                     "" => format!("{}/{} {} is deprecated", kind.group, version.name, kind.kind),
                     _ => text,
@@ -317,11 +394,23 @@ fn resources(kind: &Arc<CustomKind>) -> Vec<Arc<Resource>> {
 fn subresources(version: &mainstay_objects::crd::CustomVersion, own: &Gvk) -> Vec<Subresource> {
     let mut found = Vec::new();
     if version.scale.is_some() {
-        let kind = Gvk { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
-        found.push(Subresource { name: "scale".into(), kind, verbs: "gpu".into() });
+        let kind = Gvk {
+            group: "autoscaling".into(),
+            version: "v1".into(),
+            kind: "Scale".into(),
+        };
+        found.push(Subresource {
+            name: "scale".into(),
+            kind,
+            verbs: "gpu".into(),
+        });
     }
     if version.status {
-        found.push(Subresource { name: "status".into(), kind: own.clone(), verbs: "gpu".into() });
+        found.push(Subresource {
+            name: "status".into(),
+            kind: own.clone(),
+            verbs: "gpu".into(),
+        });
     }
     found
 }

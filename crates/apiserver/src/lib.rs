@@ -12,6 +12,7 @@ pub mod cache;
 mod chain;
 mod convert;
 mod custom;
+mod descriptions;
 pub mod hooks;
 pub mod in_process;
 pub mod info;

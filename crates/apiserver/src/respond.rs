@@ -67,12 +67,7 @@ pub fn value(code: StatusCode, resource: &Resource, object: Value, wanted: &Want
         Shape::Partial | Shape::PartialList => partial::object(&object, wanted.format.meta_version),
         Shape::Table => {
             let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            tables::table(
-                resource,
-                &[object],
-                meta,
-                wanted.look(),
-            )
+            tables::table(resource, &[object], meta, wanted.look())
         }
     };
     let mut response = encoded(code, &shaped, wanted.format);

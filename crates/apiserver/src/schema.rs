@@ -69,18 +69,34 @@ pub fn decode(
 ///
 /// # Errors
 /// 400 for a value that does not fit.
-pub fn fit(resource: &Resource, kind: &Gvk, parsed: Parsed, validation: FieldValidation) -> ApiResult<Decoded> {
+pub fn fit(
+    resource: &Resource,
+    kind: &Gvk,
+    parsed: Parsed,
+    validation: FieldValidation,
+) -> ApiResult<Decoded> {
     let validation = match validation {
         FieldValidation::Ignore => mainstay_objects::decode::FieldValidation::Ignore,
         FieldValidation::Warn => mainstay_objects::decode::FieldValidation::Warn,
         FieldValidation::Strict => mainstay_objects::decode::FieldValidation::Strict,
     };
-    let decoded = match (own_custom(resource, kind), Builtin::find(&kind.group, &kind.version, &kind.kind)) {
+    let decoded = match (
+        own_custom(resource, kind),
+        Builtin::find(&kind.group, &kind.version, &kind.kind),
+    ) {
         (Some(custom), _) => custom.schema().fit(parsed, validation).map_err(bad_body)?,
         (None, Some(builtin)) => builtin.fit(parsed, validation).map_err(bad_body)?,
-        (None, None) => return Ok(Decoded { value: parsed.value, warnings: Vec::new() }),
+        (None, None) => {
+            return Ok(Decoded {
+                value: parsed.value,
+                warnings: Vec::new(),
+            });
+        }
     };
-    Ok(Decoded { value: decoded.value, warnings: decoded.warnings })
+    Ok(Decoded {
+        value: decoded.value,
+        warnings: decoded.warnings,
+    })
 }
 
 /// The custom type of the resource's own kind; a Scale of a custom resource is built in.
@@ -128,7 +144,10 @@ pub fn default(resource: &Resource, object: &mut Value) {
 }
 
 fn causes(errors: Vec<FieldError>) -> Vec<Cause> {
-    errors.into_iter().map(|error| Cause::new(error.reason.as_str(), error.field, error.message)).collect()
+    errors
+        .into_iter()
+        .map(|error| Cause::new(error.reason.as_str(), error.field, error.message))
+        .collect()
 }
 
 /// Checks a new object.
@@ -208,7 +227,10 @@ pub fn table(resource: &Resource, items: &[Value], now: jiff::Timestamp) -> (Val
         Some(custom) => Columns::custom(&custom.schema().columns),
         None => Columns::builtin(&resource.gvk.group, &resource.gvk.kind),
     };
-    (columns.definitions(), items.iter().map(|item| columns.cells(item, now)).collect())
+    (
+        columns.definitions(),
+        items.iter().map(|item| columns.cells(item, now)).collect(),
+    )
 }
 
 /// Records who owns the fields that a write changed.
@@ -225,7 +247,12 @@ pub struct Track<'a> {
 
 impl Track<'_> {
     fn writer<'w>(&'w self, api_version: &'w str) -> Writer<'w> {
-        Writer { manager: self.manager, api_version, subresource: self.subresource, now: self.now }
+        Writer {
+            manager: self.manager,
+            api_version,
+            subresource: self.subresource,
+            now: self.now,
+        }
     }
 
     /// Updates `new.metadata.managedFields` after an update that made `new` of `old` (null: created), both as stored.
@@ -235,7 +262,13 @@ impl Track<'_> {
         };
         let kind = &self.resource.storage;
         let api_version = crate::resources::api_version(&kind.group, &kind.version);
-        apply::track_update(types, root, Some(old).filter(|old| !old.is_null()), new, &self.writer(&api_version));
+        apply::track_update(
+            types,
+            root,
+            Some(old).filter(|old| !old.is_null()),
+            new,
+            &self.writer(&api_version),
+        );
     }
 
     /// Merges what a manager applies into the present object in served form, `None` when there is none.
@@ -266,7 +299,11 @@ fn refused_apply(error: ApplyError) -> ApiError {
         ApplyError::Conflicts(conflicts) => {
             let refused = ApiError::new(StatusCode::CONFLICT, "Conflict", message);
             conflicts.into_iter().fold(refused, |refused, conflict| {
-                refused.cause(Cause::new("FieldManagerConflict", conflict.field, conflict.message))
+                refused.cause(Cause::new(
+                    "FieldManagerConflict",
+                    conflict.field,
+                    conflict.message,
+                ))
             })
         }
     }
@@ -309,7 +346,11 @@ pub struct ScalePaths {
 
 /// Where `resource` keeps its counts.
 pub fn scale_paths(resource: &Resource) -> ScalePaths {
-    if let Some(scale) = resource.custom.as_ref().and_then(|custom| custom.schema().scale.as_ref()) {
+    if let Some(scale) = resource
+        .custom
+        .as_ref()
+        .and_then(|custom| custom.schema().scale.as_ref())
+    {
         return ScalePaths {
             spec: scale.spec_replicas.clone(),
             status: scale.status_replicas.clone(),
@@ -321,16 +362,4 @@ pub fn scale_paths(resource: &Resource) -> ScalePaths {
         status: "status.replicas".into(),
         selector: "spec.selector".into(),
     }
-}
-
-/// The OpenAPI v2 document of everything served.
-pub fn openapi_v2(_catalog: &crate::resources::Catalog) -> Value {
-    serde_json::json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": crate::server::GIT_VERSION}, "paths": {}, "definitions": {}})
-}
-
-/// The OpenAPI v3 document of one group version.
-pub fn openapi_v3(catalog: &crate::resources::Catalog, group: &str, version: &str) -> Option<Value> {
-    catalog.has_version(group, version).then(|| {
-        serde_json::json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": crate::server::GIT_VERSION}, "paths": {}, "components": {"schemas": {}}})
-    })
 }

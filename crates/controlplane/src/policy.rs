@@ -85,6 +85,7 @@ pub fn bootstrap_objects(ca_pem: &str) -> Vec<(String, Value)> {
             )
         })
         .collect();
+    found.push(ca_config(ca_pem));
     found.extend(
         PRIORITY_CLASSES
             .iter()

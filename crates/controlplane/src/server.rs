@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mainstay_base::clock::SharedClock;
 use mainstay_pki::write_private;
-use mainstay_store::{EmbeddedEngine, Engine};
+use mainstay_store::{EmbeddedEngine, Engine, EtcdEngine};
 
 use crate::plane::Error;
 use crate::{Config, ControlPlane};
@@ -78,16 +78,11 @@ async fn engine(args: &ServerArgs, clock: SharedClock) -> Result<Arc<dyn Engine>
         source,
     };
     if !args.etcd_servers.is_empty() {
-        return etcd(args).await;
+        let engine = EtcdEngine::connect(&args.etcd_servers, None, clock)
+            .await
+            .map_err(failed)?;
+        return Ok(Arc::new(engine));
     }
     let engine = EmbeddedEngine::open(&args.data_dir.join("store"), clock).map_err(failed)?;
     Ok(Arc::new(engine))
-}
-
-async fn etcd(_args: &ServerArgs) -> Result<Arc<dyn Engine>, Error> {
-    let why = "this build has no etcd engine; leave --etcd-servers out".to_string();
-    Err(Error::Store {
-        plane: UID.into(),
-        source: mainstay_store::Error::Invalid(why),
-    })
 }

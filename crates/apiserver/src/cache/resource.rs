@@ -334,7 +334,8 @@ impl Inner {
             watchers.retain(|watcher| !watcher.is_closed());
         }
         if self.watchers.len() > WATCHER_SCOPES {
-            self.watchers.retain(|_, watchers| watchers.iter().any(|watcher| !watcher.is_closed()));
+            self.watchers
+                .retain(|_, watchers| watchers.iter().any(|watcher| !watcher.is_closed()));
         }
     }
 

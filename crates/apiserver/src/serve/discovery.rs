@@ -22,7 +22,7 @@ pub fn serve(server: &Arc<Server>, call: &Call) -> Option<Response<Body>> {
     let parts: Vec<&str> = path.split('/').collect();
     let catalog = server.catalog();
     if parts.first() == Some(&"openapi") {
-        return Some(crate::openapi::serve(&catalog, call, &parts[1..]));
+        return Some(crate::openapi::serve(server, call, &parts[1..]));
     }
     let document = match parts.as_slice() {
         [""] => paths(&catalog),

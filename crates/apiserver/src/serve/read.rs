@@ -25,7 +25,8 @@ pub fn wanted(call: &Call) -> ApiResult<Wanted> {
     let include_object = Include::parse(call.query.get("includeObject").unwrap_or_default());
     Ok(Wanted {
         format,
-        include_object, now: call.received,
+        include_object,
+        now: call.received,
         warnings: Vec::new(),
     })
 }

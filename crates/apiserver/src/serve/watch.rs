@@ -271,12 +271,7 @@ impl Stream {
             return partial::object(&value, version);
         }
         let meta = json!({"resourceVersion": object.revision().to_string()});
-        let mut table = tables::table(
-            &self.resource,
-            &[value],
-            meta,
-            self.wanted.look(),
-        );
+        let mut table = tables::table(&self.resource, &[value], meta, self.wanted.look());
         if std::mem::replace(&mut self.columns_sent, true) {
             table["columnDefinitions"] = Value::Null;
         }

@@ -40,7 +40,11 @@ pub struct Look {
 
 /// Prints objects as a table.
 pub fn table(resource: &Resource, items: &[Value], meta: Value, look: Look) -> Value {
-    let Look { include, version, now } = look;
+    let Look {
+        include,
+        version,
+        now,
+    } = look;
     let (columns, cells) = crate::schema::table(resource, items, now);
     let rows: Vec<Value> = items
         .iter()

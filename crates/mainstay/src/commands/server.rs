@@ -14,7 +14,10 @@ fn failed(error: impl std::error::Error) -> Failure {
 
 /// Runs the command.
 pub fn run(args: ServerArgs) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     let args = server::ServerArgs {
         data_dir: args.data.data_dir,
         listen: args.listen,
@@ -32,7 +35,9 @@ pub fn run(args: ServerArgs) -> Outcome {
                 _ = interrupt.recv() => {}
             }
         };
-        server::run(args, SystemClock::shared(), stop).await.map_err(failed)?;
+        server::run(args, SystemClock::shared(), stop)
+            .await
+            .map_err(failed)?;
         Ok(Code::Ok)
     })
 }
