@@ -27,3 +27,20 @@ pub fn read(path: &str) -> String {
     let file = shared_dir().join(path);
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()))
 }
+
+/// Reads the rows of one table below [`shared_dir`]: a JSON array, or the array `cases` of an object.
+///
+/// # Panics
+/// When the file cannot be read or is no table.
+pub fn rows(path: &str) -> Vec<serde_json::Value> {
+    let table =
+        serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("cannot parse {path}: {error}"));
+    match table {
+        serde_json::Value::Array(rows) => rows,
+        serde_json::Value::Object(mut object) => match object.remove("cases") {
+            Some(serde_json::Value::Array(rows)) => rows,
+            _ => panic!("{path} has no cases"),
+        },
+        _ => panic!("{path} is no table"),
+    }
+}

@@ -154,20 +154,9 @@ impl Types {
     /// The shape of a kind.
     pub fn root(&self, group: &str, version: &str, kind: &str) -> Option<ShapeId> {
         let wanted = (group, version, kind);
-        let key = |root: &Root| {
-            (
-                root.group.to_string(),
-                root.version.to_string(),
-                root.kind.to_string(),
-            )
-        };
-        let at = self
-            .roots
-            .binary_search_by(|root| {
-                (root.group.as_ref(), root.version.as_ref(), root.kind.as_ref()).cmp(&wanted)
-            })
-            .ok()?;
-        debug_assert_eq!(key(&self.roots[at]).2, kind);
+        let name =
+            |root: &Root| (root.group.as_ref(), root.version.as_ref(), root.kind.as_ref()).cmp(&wanted);
+        let at = self.roots.binary_search_by(name).ok()?;
         Some(self.roots[at].shape)
     }
 

@@ -6,6 +6,7 @@ mod functions;
 mod metadata;
 mod pod;
 mod table;
+mod workloads;
 
 pub use metadata::{metadata_create, metadata_update};
 

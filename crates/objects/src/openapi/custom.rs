@@ -57,11 +57,12 @@ fn for_v2(schema: &Value) -> Value {
         Value::Object(entries) => {
             let free = entries.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
             let either = entries.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true));
-            let kept = entries.iter().filter(|(key, _)| {
-                !ONLY_V3.contains(&key.as_str())
-                    && !(free && matches!(key.as_str(), "items" | "properties"))
-                    && !(either && *key == "type")
-            });
+            let gone = |key: &str| match key {
+                "items" | "properties" => free,
+                "type" => either,
+                _ => ONLY_V3.contains(&key),
+            };
+            let kept = entries.iter().filter(|(key, _)| !gone(key));
             Value::Object(kept.map(|(key, value)| (key.clone(), for_v2(value))).collect())
         }
         Value::Array(items) => Value::Array(items.iter().map(for_v2).collect()),

@@ -2,19 +2,11 @@
 
 use super::*;
 use crate::types::Types;
-use mainstay_base::testdata::read;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn rows(file: &str) -> Vec<Value> {
-    match serde_json::from_str(&read(&format!("oracle/{file}"))).expect("oracle table is JSON") {
-        Value::Array(rows) => rows,
-        Value::Object(mut object) => match object.remove("cases") {
-            Some(Value::Array(rows)) => rows,
-            _ => panic!("no cases in {file}"),
-        },
-        _ => panic!("unexpected shape of {file}"),
-    }
+    mainstay_base::testdata::rows(&format!("oracle/{file}"))
 }
 
 fn apply(kind: &str, how: &str, object: &Value, patch: &str) -> Result<Value, PatchError> {

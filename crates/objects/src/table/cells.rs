@@ -1,12 +1,22 @@
 //! Cells that take more than one field.
 
+mod events;
+mod network;
+
+pub(super) use events::{
+    event_count, event_field, event_message, event_object, event_source, first_seen, last_seen,
+};
+pub(super) use network::{
+    class_parameters, endpoints, external_address, external_ip, ingress_hosts, ingress_ports, internal_ip,
+    load_balancer, pod_selector, service_ports, slice_endpoints, slice_ports,
+};
+
 use mainstay_semantics::selector::LabelSelector;
 use serde_json::Value;
 
 const NONE: &str = "<none>";
+
 const UNKNOWN: &str = "<unknown>";
-/// Upstream shows this many addresses of a list.
-const SHOWN_ADDRESSES: usize = 3;
 
 pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -132,10 +142,6 @@ fn formatted(selector: Option<&Value>) -> Value {
     LabelSelector::formatted(parsed.as_ref()).into()
 }
 
-pub(super) fn pod_selector(policy: &Value, _now: jiff::Timestamp) -> Value {
-    formatted(policy.pointer("/spec/podSelector"))
-}
-
 pub(super) fn config_data(map: &Value, _now: jiff::Timestamp) -> Value {
     (count(map.get("data")) + count(map.get("binaryData"))).into()
 }
@@ -176,119 +182,12 @@ pub(super) fn node_roles(node: &Value, _now: jiff::Timestamp) -> Value {
     or_none(joined(roles))
 }
 
-fn address(node: &Value, kind: &str) -> Value {
-    let found = list(node, "/status/addresses")
-        .iter()
-        .find(|address| address["type"] == kind);
-    or_none(
-        found
-            .map(|address| text_at(address, "/address").to_owned())
-            .unwrap_or_default(),
-    )
-}
-
-pub(super) fn internal_ip(node: &Value, _now: jiff::Timestamp) -> Value {
-    address(node, "InternalIP")
-}
-
-pub(super) fn external_ip(node: &Value, _now: jiff::Timestamp) -> Value {
-    address(node, "ExternalIP")
-}
-
 fn texts(object: &Value, pointer: &str) -> Vec<String> {
     list(object, pointer)
         .iter()
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect()
-}
-
-fn balancer(object: &Value) -> Vec<String> {
-    let entry = |entry: &Value| match text_at(entry, "/ip") {
-        "" => text_at(entry, "/hostname").to_owned(),
-        ip => ip.to_owned(),
-    };
-    list(object, "/status/loadBalancer/ingress")
-        .iter()
-        .map(entry)
-        .filter(|address| !address.is_empty())
-        .collect()
-}
-
-pub(super) fn load_balancer(object: &Value, _now: jiff::Timestamp) -> Value {
-    joined(balancer(object)).into()
-}
-
-pub(super) fn external_address(service: &Value, _now: jiff::Timestamp) -> Value {
-    let mut addresses = texts(service, "/spec/externalIPs");
-    match text_at(service, "/spec/type") {
-        "ExternalName" => return text_at(service, "/spec/externalName").into(),
-        "LoadBalancer" => {
-            addresses.splice(0..0, balancer(service));
-            if addresses.is_empty() {
-                return "<pending>".into();
-            }
-        }
-        _ => {}
-    }
-    or_none(joined(addresses))
-}
-
-pub(super) fn service_ports(service: &Value, _now: jiff::Timestamp) -> Value {
-    let port = |port: &Value| {
-        let (number, protocol) = (number(port, "/port"), text_at(port, "/protocol"));
-        match port["nodePort"].as_i64().unwrap_or_default() {
-            0 => format!("{number}/{protocol}"),
-            node => format!("{number}:{node}/{protocol}"),
-        }
-    };
-    or_none(joined(list(service, "/spec/ports").iter().map(port)))
-}
-
-/// The first few of a list, and how many more there are.
-fn first_few(all: Vec<String>) -> Value {
-    let more = all.len().saturating_sub(SHOWN_ADDRESSES);
-    let text = joined(all.into_iter().take(SHOWN_ADDRESSES));
-    if more > 0 {
-        format!("{text} + {more} more...").into()
-    } else {
-        or_none(text)
-    }
-}
-
-pub(super) fn endpoints(endpoints: &Value, _now: jiff::Timestamp) -> Value {
-    let mut all = Vec::new();
-    for subset in list(endpoints, "/subsets") {
-        for address in list(subset, "/addresses") {
-            let ip = text_at(address, "/ip");
-            match list(subset, "/ports") {
-                [] => all.push(ip.to_owned()),
-                ports => all.extend(ports.iter().map(|port| format!("{ip}:{}", number(port, "/port")))),
-            }
-        }
-    }
-    first_few(all)
-}
-
-pub(super) fn slice_ports(slice: &Value, _now: jiff::Timestamp) -> Value {
-    let ports = list(slice, "/ports")
-        .iter()
-        .map(|port| port.get("port").map_or_else(|| "*".to_owned(), Value::to_string));
-    match first_few(ports.collect()) {
-        Value::String(text) if text == NONE => "<unset>".into(),
-        other => other,
-    }
-}
-
-pub(super) fn slice_endpoints(slice: &Value, _now: jiff::Timestamp) -> Value {
-    let all = list(slice, "/endpoints")
-        .iter()
-        .flat_map(|endpoint| texts(endpoint, "/addresses"))
-        .collect::<Vec<_>>();
-    match first_few(all) {
-        Value::String(text) if text == NONE => "<unset>".into(),
-        other => other,
-    }
 }
 
 pub(super) fn ready_of_wanted(object: &Value, _now: jiff::Timestamp) -> Value {
@@ -532,39 +431,6 @@ pub(super) fn service_accounts(binding: &Value, _now: jiff::Timestamp) -> Value 
     subjects(binding, "ServiceAccount")
 }
 
-pub(super) fn ingress_hosts(ingress: &Value, _now: jiff::Timestamp) -> Value {
-    let hosts: Vec<String> = list(ingress, "/spec/rules")
-        .iter()
-        .map(|rule| text_at(rule, "/host").to_owned())
-        .filter(|host| !host.is_empty())
-        .collect();
-    if hosts.is_empty() {
-        "*".into()
-    } else {
-        first_few(hosts)
-    }
-}
-
-pub(super) fn ingress_ports(ingress: &Value, _now: jiff::Timestamp) -> Value {
-    if list(ingress, "/spec/tls").is_empty() {
-        "80"
-    } else {
-        "80, 443"
-    }
-    .into()
-}
-
-pub(super) fn class_parameters(class: &Value, _now: jiff::Timestamp) -> Value {
-    let Some(parameters) = class.pointer("/spec/parameters") else {
-        return NONE.into();
-    };
-    let kind = match text_at(parameters, "/apiGroup") {
-        "" => text_at(parameters, "/kind").to_owned(),
-        group => format!("{}.{group}", text_at(parameters, "/kind")),
-    };
-    format!("{kind}/{}", text_at(parameters, "/name")).into()
-}
-
 pub(super) fn class_name(class: &Value, _now: jiff::Timestamp) -> Value {
     let name = text_at(class, "/metadata/name");
     let annotations = class.pointer("/metadata/annotations");
@@ -620,84 +486,4 @@ pub(super) fn available(service: &Value, _now: jiff::Timestamp) -> Value {
         Some(state) => format!("{} ({})", text_at(state, "/status"), text_at(state, "/reason")).into(),
         None => "Unknown".into(),
     }
-}
-
-/// The first of several instants that is set.
-fn first_age(event: &Value, pointers: &[&str], now: jiff::Timestamp) -> Value {
-    let found = pointers
-        .iter()
-        .find_map(|pointer| parse_time(event.pointer(pointer)));
-    found.map_or_else(|| UNKNOWN.into(), |since| elapsed(since, now).into())
-}
-
-pub(super) fn last_seen(event: &Value, now: jiff::Timestamp) -> Value {
-    let order = [
-        "/series/lastObservedTime",
-        "/lastTimestamp",
-        "/deprecatedLastTimestamp",
-        "/eventTime",
-        "/firstTimestamp",
-    ];
-    first_age(event, &order, now)
-}
-
-pub(super) fn first_seen(event: &Value, now: jiff::Timestamp) -> Value {
-    first_age(
-        event,
-        &["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"],
-        now,
-    )
-}
-
-fn about<'a>(event: &'a Value, key: &str) -> &'a str {
-    let place = if event.get("regarding").is_some() {
-        "regarding"
-    } else {
-        "involvedObject"
-    };
-    text_at(event, &format!("/{place}/{key}"))
-}
-
-pub(super) fn event_object(event: &Value, _now: jiff::Timestamp) -> Value {
-    let kind = about(event, "kind").to_lowercase();
-    match about(event, "name") {
-        "" => kind.into(),
-        name => format!("{kind}/{name}").into(),
-    }
-}
-
-pub(super) fn event_field(event: &Value, _now: jiff::Timestamp) -> Value {
-    about(event, "fieldPath").into()
-}
-
-pub(super) fn event_source(event: &Value, _now: jiff::Timestamp) -> Value {
-    let first = |pointers: [&str; 3]| {
-        pointers
-            .into_iter()
-            .map(|pointer| text_at(event, pointer))
-            .find(|text| !text.is_empty())
-            .unwrap_or_default()
-    };
-    let component = first(["/source/component", "/reportingComponent", "/reportingController"]);
-    let host = first(["/source/host", "/reportingInstance", "/deprecatedSource/host"]);
-    if host.is_empty() {
-        component.into()
-    } else {
-        format!("{component}, {host}").into()
-    }
-}
-
-pub(super) fn event_message(event: &Value, _now: jiff::Timestamp) -> Value {
-    match text_at(event, "/message") {
-        "" => text_at(event, "/note").trim().into(),
-        message => message.trim().into(),
-    }
-}
-
-pub(super) fn event_count(event: &Value, _now: jiff::Timestamp) -> Value {
-    let counts = ["/series/count", "/count", "/deprecatedCount"];
-    let found = counts
-        .iter()
-        .find_map(|pointer| event.pointer(pointer).and_then(Value::as_i64));
-    found.filter(|count| *count > 0).unwrap_or(1).into()
 }

@@ -2,7 +2,7 @@
 
 use super::Line::{self, Field, Function};
 use super::Rule::{Amounts, Enum, Min, Name, PortReference, Range, Required, Share, Unique};
-use super::{functions as f, pod as p};
+use super::{functions as f, pod as p, workloads as w};
 use crate::names::{cidr, config_key, dns_label, dns_subdomain, env_name, ip, port_name};
 use mainstay_semantics::selector::label_key_problems;
 
@@ -43,7 +43,7 @@ pub(super) const TABLE: &[Line] = &[
     ),
     Field("core.v1.PodSpec", "volumes", Unique("name")),
     Field("core.v1.PodSpec", "schedulingGates", Unique("name")),
-    Function("core.v1.PodTemplateSpec", f::template_metadata),
+    Function("core.v1.PodTemplateSpec", w::template_metadata),
     Field(
         "core.v1.PodSecurityContext",
         "runAsUser",
@@ -221,21 +221,21 @@ pub(super) const TABLE: &[Line] = &[
     Field("apps.v1.DeploymentSpec", "replicas", Min(0)),
     Field("apps.v1.DeploymentSpec", "minReadySeconds", Min(0)),
     Field("apps.v1.DeploymentSpec", "revisionHistoryLimit", Min(0)),
-    Function("apps.v1.DeploymentSpec", f::workload),
+    Function("apps.v1.DeploymentSpec", w::workload),
     Field(
         "apps.v1.DeploymentStrategy",
         "type",
         Enum(&["Recreate", "RollingUpdate"]),
     ),
-    Function("apps.v1.DeploymentStrategy", f::deployment_strategy),
+    Function("apps.v1.DeploymentStrategy", w::deployment_strategy),
     Field("apps.v1.RollingUpdateDeployment", "maxUnavailable", Share),
     Field("apps.v1.RollingUpdateDeployment", "maxSurge", Share),
-    Function("apps.v1.RollingUpdateDeployment", f::surge_or_unavailable),
+    Function("apps.v1.RollingUpdateDeployment", w::surge_or_unavailable),
     Field("apps.v1.ReplicaSetSpec", "replicas", Min(0)),
     Field("apps.v1.ReplicaSetSpec", "minReadySeconds", Min(0)),
-    Function("apps.v1.ReplicaSetSpec", f::workload),
+    Function("apps.v1.ReplicaSetSpec", w::workload),
     Field("apps.v1.DaemonSetSpec", "minReadySeconds", Min(0)),
-    Function("apps.v1.DaemonSetSpec", f::workload),
+    Function("apps.v1.DaemonSetSpec", w::workload),
     Field(
         "apps.v1.DaemonSetUpdateStrategy",
         "type",
@@ -243,7 +243,7 @@ pub(super) const TABLE: &[Line] = &[
     ),
     Field("apps.v1.RollingUpdateDaemonSet", "maxUnavailable", Share),
     Field("apps.v1.RollingUpdateDaemonSet", "maxSurge", Share),
-    Function("apps.v1.RollingUpdateDaemonSet", f::surge_or_unavailable),
+    Function("apps.v1.RollingUpdateDaemonSet", w::surge_or_unavailable),
     Field("apps.v1.StatefulSetSpec", "replicas", Min(0)),
     Field("apps.v1.StatefulSetSpec", "minReadySeconds", Min(0)),
     Field(
@@ -251,7 +251,7 @@ pub(super) const TABLE: &[Line] = &[
         "podManagementPolicy",
         Enum(&["OrderedReady", "Parallel"]),
     ),
-    Function("apps.v1.StatefulSetSpec", f::workload),
+    Function("apps.v1.StatefulSetSpec", w::workload),
     Field(
         "apps.v1.StatefulSetUpdateStrategy",
         "type",
@@ -268,7 +268,7 @@ pub(super) const TABLE: &[Line] = &[
         "completionMode",
         Enum(&["Indexed", "NonIndexed"]),
     ),
-    Function("batch.v1.JobSpec", f::job_spec),
+    Function("batch.v1.JobSpec", w::job_spec),
     Field(
         "batch.v1.CronJobSpec",
         "concurrencyPolicy",
@@ -277,9 +277,9 @@ pub(super) const TABLE: &[Line] = &[
     Field("batch.v1.CronJobSpec", "startingDeadlineSeconds", Min(0)),
     Field("batch.v1.CronJobSpec", "successfulJobsHistoryLimit", Min(0)),
     Field("batch.v1.CronJobSpec", "failedJobsHistoryLimit", Min(0)),
-    Function("batch.v1.CronJobSpec", f::cron_job_spec),
-    Function("autoscaling.v2.HorizontalPodAutoscalerSpec", f::autoscaler),
-    Function("autoscaling.v1.HorizontalPodAutoscalerSpec", f::autoscaler),
+    Function("batch.v1.CronJobSpec", w::cron_job_spec),
+    Function("autoscaling.v2.HorizontalPodAutoscalerSpec", w::autoscaler),
+    Function("autoscaling.v1.HorizontalPodAutoscalerSpec", w::autoscaler),
     // Policy, access, networking, storage, coordination.
     Field("policy.v1.PodDisruptionBudgetSpec", "minAvailable", Share),
     Field("policy.v1.PodDisruptionBudgetSpec", "maxUnavailable", Share),
@@ -288,7 +288,7 @@ pub(super) const TABLE: &[Line] = &[
         "unhealthyPodEvictionPolicy",
         Enum(&["AlwaysAllow", "IfHealthyBudget"]),
     ),
-    Function("policy.v1.PodDisruptionBudget", f::disruption_budget),
+    Function("policy.v1.PodDisruptionBudget", w::disruption_budget),
     Field("rbac.v1.PolicyRule", "verbs", Required),
     Function("rbac.v1.PolicyRule", f::policy_rule),
     Field("rbac.v1.RoleRef", "kind", Enum(&["Role", "ClusterRole"])),

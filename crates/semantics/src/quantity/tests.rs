@@ -1,20 +1,11 @@
 //! Quantities against upstream's answers.
 
 use super::*;
-use mainstay_base::testdata::shared_dir;
 use proptest::prelude::*;
 use serde_json::Value;
 
 fn rows(file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(shared_dir().join("oracle").join(file)).expect("oracle table");
-    match serde_json::from_str(&text).expect("oracle table is JSON") {
-        Value::Array(rows) => rows,
-        Value::Object(mut object) => match object.remove("cases") {
-            Some(Value::Array(rows)) => rows,
-            _ => panic!("no cases in {file}"),
-        },
-        _ => panic!("unexpected shape of {file}"),
-    }
+    mainstay_base::testdata::rows(&format!("oracle/{file}"))
 }
 
 #[test]
