@@ -94,6 +94,10 @@ impl Chain {
                 "ExtendedResources",
                 Arc::new(extended_resources::ExtendedResources),
             ),
+            (
+                "QuotaStatus",
+                Arc::new(quota::QuotaStatus::new(options.clock.clone())),
+            ),
             ("RBAC", Arc::new(rbac::RbacWrites::new(authorizer.clone()))),
         ];
         let enabled = |name: &str| !options.disabled.iter().any(|disabled| disabled == name);

@@ -2,16 +2,20 @@
 //! again with fresh objects when another write came first, so quotas are never overshot and no client sees a conflict.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use mainstay_base::clock::SharedClock;
 use mainstay_policy::amounts::{Amounts, amounts, to_json};
-use mainstay_policy::quota::{Charged as Counted, charge, matches, missing, recount, usage};
+use mainstay_policy::quota::{Charged as Counted, charge, concerns, matches, missing, recount, usage};
 use serde_json::{Value, json};
 
 use super::{creates_pod, forbidden};
-use crate::hooks::{Charge, Charged, Review, World, store_resource};
+use crate::hooks::{Admit, Charge, Charged, Operation, Review, World, store_resource};
 use crate::status::ApiResult;
 
 const QUOTAS: &str = "core/resourcequotas";
+/// How long after its creation a quota is counted afresh by every charge: writes that were under way when it was made
+/// knew nothing of it.
+const SETTLING_SECONDS: i64 = 5;
 
 /// Charges namespaced writes.
 pub struct Quotas {
@@ -50,13 +54,17 @@ impl Quotas {
         Ok(charged.map(|charged| with_status(quota, &hard, &charged.used)))
     }
 
-    /// The quota's usage; counted afresh when its limits were never counted or have changed.
+    /// The quota's usage; counted afresh when it is new, was never counted, or its limits have changed.
     fn used(&self, quota: &Value, world: &dyn World) -> Amounts {
-        let status = &quota["status"];
-        if status["hard"] == quota["spec"]["hard"] && !status["used"].is_null() {
+        let (status, now) = (&quota["status"], self.seconds());
+        let made = quota["metadata"]["creationTimestamp"]
+            .as_str()
+            .and_then(|at| at.parse::<Timestamp>().ok());
+        let settled = made.is_none_or(|made| now > made.as_second() + SETTLING_SECONDS);
+        if settled && status["hard"] == quota["spec"]["hard"] && !status["used"].is_null() {
             return amounts(&status["used"]);
         }
-        count(quota, world, self.seconds())
+        count(quota, world, now)
     }
 }
 
@@ -87,17 +95,32 @@ fn counted_kind(limit: &str) -> Option<(String, String)> {
     Some((group.to_string(), resource.to_string()))
 }
 
-fn count(quota: &Value, world: &dyn World, now_seconds: i64) -> Amounts {
-    let limits = quota["spec"]["hard"]
+/// The kinds that the quota's limits count.
+fn kinds(quota: &Value) -> Vec<(String, String)> {
+    let limits: Vec<&String> = quota["spec"]["hard"]
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, _)| name);
-    let mut kinds: Vec<(String, String)> = COUNTED
-        .iter()
-        .map(|kind| (String::new(), (*kind).to_string()))
+        .map(|(name, _)| name)
         .collect();
-    kinds.extend(limits.filter_map(|limit| counted_kind(limit)));
+    let concerned = |kind: &&&str| {
+        let any = Counted {
+            group: "",
+            resource: kind,
+            object: &Value::Null,
+        };
+        limits.iter().any(|limit| concerns(&any, limit))
+    };
+    let core = COUNTED
+        .iter()
+        .filter(concerned)
+        .map(|kind| (String::new(), (*kind).to_string()));
+    core.chain(limits.iter().filter_map(|limit| counted_kind(limit)))
+        .collect()
+}
+
+fn count(quota: &Value, world: &dyn World, now_seconds: i64) -> Amounts {
+    let kinds = kinds(quota);
     let namespace = quota["metadata"]["namespace"].as_str().unwrap_or_default();
     let objects: Vec<(usize, Value)> = kinds
         .iter()
@@ -159,5 +182,39 @@ impl Charge for Quotas {
             }
         }
         Ok(found)
+    }
+}
+
+/// Fills a quota's status as soon as it is written, so that it shows its limits and what is used before anything is
+/// charged.
+pub(super) struct QuotaStatus {
+    clock: SharedClock,
+}
+
+impl QuotaStatus {
+    /// Makes the plugin.
+    pub(super) fn new(clock: SharedClock) -> Self {
+        QuotaStatus { clock }
+    }
+}
+
+#[async_trait]
+impl Admit for QuotaStatus {
+    async fn mutate(&self, review: &mut Review, world: &dyn World) -> ApiResult<()> {
+        let written = matches!(review.operation, Operation::Create | Operation::Update);
+        let limits = &review.object["spec"]["hard"];
+        if !written || !review.is("", "resourcequotas", "") || !limits.is_object() {
+            return Ok(());
+        }
+        if *limits != review.old["status"]["hard"] {
+            let mut quota = review.object.clone();
+            quota["metadata"]["namespace"] = json!(review.namespace);
+            review.object["status"] = quota_status(&quota, world, self.clock.now().as_second());
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, _: &mut Review, _: &dyn World) -> ApiResult<()> {
+        Ok(())
     }
 }

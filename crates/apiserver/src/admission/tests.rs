@@ -359,6 +359,31 @@ async fn a_changed_limit_is_counted_afresh() {
     assert_eq!(charged[0].value["status"]["used"], json!({"configmaps": "3"}));
 }
 
+#[tokio::test]
+async fn a_new_quota_shows_what_is_used_already() {
+    let setup = setup();
+    let high = json!({"metadata": {"name": "p0", "namespace": "a"}, "spec": {"priorityClassName": "high",
+        "containers": [{"name": "c", "resources": {"requests": {"cpu": "500m", "memory": "10Gi"}}}]}});
+    setup.world.put("core/pods", high);
+    let quota = |class: &str| {
+        let scope = json!({"scopeName": "PriorityClass", "operator": "In", "values": [class]});
+        json!({"metadata": {"name": class}, "spec": {"hard": {"cpu": "1k", "memory": "200Gi", "pods": "10"},
+            "scopeSelector": {"matchExpressions": [scope]}}})
+    };
+    let status = async |class: &str| {
+        let asked = review(Operation::Create, ("", "resourcequotas"), "a", quota(class));
+        setup.run(asked).await.expect("admitted").object["status"]["used"].clone()
+    };
+    assert_eq!(
+        status("high").await,
+        json!({"cpu": "500m", "memory": "10Gi", "pods": "1"})
+    );
+    assert_eq!(
+        status("low").await,
+        json!({"cpu": "0", "memory": "0", "pods": "0"})
+    );
+}
+
 /// Serves one answer to every POST on a loopback port.
 async fn webhook(respond: fn(&Value) -> Value) -> String {
     use http_body_util::{BodyExt as _, Full};
