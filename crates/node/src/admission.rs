@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::amount::Amounts;
 use crate::context::Shared;
+use crate::pressure::Pressure;
 use crate::{podspec, qos, reserve};
 
 /// Why a pod is refused.
@@ -73,8 +74,42 @@ fn host_ports(pod: &Pod) -> Vec<(i32, String)> {
         .collect()
 }
 
+/// Refuses what makes a pressure worse: everything but critical pods under disk or pid pressure, only BestEffort pods
+/// that do not tolerate it under memory pressure alone.
+fn under_pressure(pressure: Pressure, pod: &Pod) -> Option<Refusal> {
+    let spec = pod.spec.as_ref()?;
+    let critical = podspec::is_static(pod) || spec.priority.is_some_and(|p| p >= 2_000_000_000);
+    if critical || pressure == Pressure::default() {
+        return None;
+    }
+    let memory_alone = !pressure.disk && !pressure.pid;
+    let best_effort = qos::class(pod) == mainstay_semantics::qos::Class::BestEffort;
+    let key = "node.kubernetes.io/memory-pressure";
+    let tolerated = spec.tolerations.iter().flatten().any(|t| {
+        let effect = t.effect.as_deref().unwrap_or("");
+        let all = t.key.is_none() && t.operator.as_deref() == Some("Exists");
+        (all || t.key.as_deref() == Some(key)) && matches!(effect, "" | "NoSchedule")
+    });
+    if memory_alone && (!best_effort || tolerated) {
+        return None;
+    }
+    let names = [
+        (pressure.disk, "DiskPressure"),
+        (pressure.memory, "MemoryPressure"),
+        (pressure.pid, "PIDPressure"),
+    ];
+    let names: Vec<&str> = names.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
+    Some(Refusal {
+        reason: "Evicted".to_owned(),
+        message: format!("The node had condition: [{}]. ", names.join(" ")),
+    })
+}
+
 /// Tells why the node does not take `pod` beside `others`; `None` when it does.
 pub fn refuse(shared: &Shared, pod: &Pod, others: &[Arc<Pod>]) -> Option<Refusal> {
+    if let Some(refusal) = under_pressure(shared.pressure.get(), pod) {
+        return Some(refusal);
+    }
     let kubelet = &shared.settings.kubelet;
     let bytes = crate::disk::filesystem(&shared.settings.dirs.root).map_or(0, |f| f.capacity_bytes);
     let capacity = reserve::capacity(&shared.facts, kubelet, bytes as i64);

@@ -19,6 +19,7 @@ use crate::events::Events;
 use crate::facts::{Facts, address_towards};
 use crate::fetch::Fetcher;
 use crate::node_status::Seen;
+use crate::pressure::PressureCell;
 use crate::pods::manager::Manager;
 use crate::pods::source;
 use crate::podspec::runtime_config::{NodeSide, Resolver};
@@ -27,7 +28,7 @@ use crate::register::{StatusWriter, register};
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
-use crate::{identity, lease, logs, reserve, server};
+use crate::{eviction, identity, images, lease, logs, reserve, server};
 
 /// How often the status is looked at until the node is ready for the first time.
 const FIRST_LOOKS: Duration = Duration::from_millis(200);
@@ -89,6 +90,8 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(source::follow_api(manager.clone()));
     parts.spawn(source::follow_folder(manager.clone()));
     parts.spawn(logs::rotate::keep(shared.clone()));
+    parts.spawn(images::keep(shared.clone()));
+    parts.spawn(eviction::keep(manager.clone()));
     if let Some(listener) = listener {
         parts.spawn(server::run(manager.clone(), listener));
     }
@@ -133,6 +136,7 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
         fetch: Fetcher::new(api.clone(), clock.clone()),
         node_side: node_side(&settings, &facts),
         verdicts: Verdicts::default(),
+        pressure: PressureCell::default(),
         host_ips: address(&settings).into_iter().collect(),
         cgroups,
         api,
@@ -279,6 +283,7 @@ pub fn status_images(mut images: Vec<v1::Image>) -> Vec<ContainerImage> {
 
 async fn look(shared: &Shared) -> Seen {
     let known = shared.health.known();
+    let pressure = shared.pressure.get();
     let settings = &shared.settings;
     let bytes = crate::disk::filesystem(&settings.dirs.root).map_or(0, |f| f.capacity_bytes as i64);
     let capacity = reserve::capacity(&shared.facts, &settings.kubelet, bytes);
@@ -299,6 +304,8 @@ async fn look(shared: &Shared) -> Seen {
         images: images.map(|l| status_images(l.images)).unwrap_or_default(),
         port: settings.kubelet.port,
         not_ready: known.errors,
-        ..Default::default()
+        memory_pressure: pressure.memory,
+        disk_pressure: pressure.disk,
+        pid_pressure: pressure.pid,
     }
 }

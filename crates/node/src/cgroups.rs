@@ -251,6 +251,12 @@ impl CgroupTree {
         self.read(path, controller, file)?.trim().parse().ok()
     }
 
+    /// Memory in use, page cache included: one small file.
+    pub fn memory_in_use(&self, path: &str) -> Option<u64> {
+        let file = if self.v2 { "memory.current" } else { "memory.usage_in_bytes" };
+        self.number(path, "memory", file)
+    }
+
     /// Reads the usage of a cgroup (`/` for the whole machine); `None` when it is not there.
     pub fn usage(&self, path: &str) -> Option<Usage> {
         match self.v2 {

@@ -11,6 +11,7 @@ use crate::events::Events;
 use crate::facts::Facts;
 use crate::fetch::Fetcher;
 use crate::podspec::runtime_config::NodeSide;
+use crate::pressure::PressureCell;
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub node_side: NodeSide,
     /// What probes found.
     pub verdicts: Verdicts,
+    /// What the node lacks.
+    pub pressure: PressureCell,
     /// The node's addresses.
     pub host_ips: Vec<String>,
 }

@@ -30,6 +30,12 @@ pub fn filesystem(path: &Path) -> Option<Filesystem> {
     })
 }
 
+/// Processes and threads of the whole machine.
+pub fn process_count() -> Option<i64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().nth(3)?.split('/').nth(1)?.parse().ok()
+}
+
 /// Bytes and inodes below a folder on its own filesystem; what vanishes meanwhile is left out.
 pub fn usage(path: &Path) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;

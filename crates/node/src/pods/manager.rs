@@ -113,6 +113,12 @@ impl Manager {
         }
     }
 
+    /// Whether a pod is ending or unknown.
+    pub fn is_ending(&self, uid: &str) -> bool {
+        let entries = self.entries.lock().expect("no holder panics");
+        entries.get(uid).is_none_or(|e| e.inbox.is_ending())
+    }
+
     /// UIDs of known pods whose source the filter accepts.
     pub fn uids(&self, keep: impl Fn(&Pod) -> bool) -> HashSet<String> {
         let entries = self.entries.lock().expect("no holder panics");
