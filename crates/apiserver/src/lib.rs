@@ -37,6 +37,7 @@ pub mod start;
 pub mod status;
 pub mod user;
 
+pub use proxy::{NodeClient, NodeClientError};
 pub use in_process::InProcess;
 pub use object::Object;
 pub use server::{Config, GIT_VERSION, Server};

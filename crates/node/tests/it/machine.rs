@@ -211,25 +211,33 @@ conf_dir = "{cni}"
     }
 }
 
+/// Stops and removes every sandbox: that gives back network namespaces and mounts as well.
+async fn remove_sandboxes(cri: Cri) {
+    let listed = cri
+        .list_sandboxes(mainstay_node::cri::runtime_v1::ListPodSandboxRequest { filter: None })
+        .await;
+    for sandbox in listed.map(|l| l.items).unwrap_or_default() {
+        let _ = cri.stop_sandbox(&sandbox.id).await;
+        let _ = cri.remove_sandbox(&sandbox.id).await;
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
-        let socket = self.dir.path().join("containerd.sock");
         let dir = self.dir.path().display().to_string();
-        // Pods first, then the daemon, then what the kernel still holds.
-        let script = format!(
-            "export CTR='ctr -a {socket} -n k8s.io'; for c in $($CTR tasks ls -q); do $CTR tasks kill -s KILL $c; done; \
-             for i in 1 2 3 4 5 6 7 8 9 10; do [ -z \"$($CTR tasks ls | grep RUNNING)\" ] && break; sleep 0.2; done; \
-             for c in $($CTR tasks ls -q); do $CTR tasks rm -f $c; done; for c in $($CTR containers ls -q); do $CTR containers rm $c; done; true",
-            socket = socket.display()
-        );
-        let _ = Command::new("sh").arg("-c").arg(script).output();
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            let endpoint = self.endpoint();
+            runtime.block_on(async move {
+                if let Ok(cri) = Cri::new(&endpoint) {
+                    let _ = tokio::time::timeout(Duration::from_secs(60), remove_sandboxes(cri)).await;
+                }
+            });
+        }
         let _ = self.containerd.kill();
         let _ = self.containerd.wait();
         let cleanup = format!(
-            "for p in $(pgrep -f 'containerd-shim.*{dir}'); do kill -9 $p; done; \
-             awk -v d={dir} 'index($2, d) == 1 {{print $2}}' /proc/self/mounts | sort -r | while read m; do umount -l $m; done; \
-             for h in /sys/fs/cgroup/*/{name} /sys/fs/cgroup/{name}; do [ -d $h ] && find $h -depth -type d -exec rmdir {{}} \\; ; done; \
-             rm -rf /var/lib/cni/results/{name}-*; true",
+            "awk -v d={dir} 'index($2, d) == 1 {{print $2}}' /proc/self/mounts | sort -r | while read m; do umount -l $m; done; \
+             for h in /sys/fs/cgroup/*/{name} /sys/fs/cgroup/{name}; do [ -d $h ] && find $h -depth -type d -exec rmdir {{}} \\; ; done; true",
             name = self.name
         );
         let _ = Command::new("sh").arg("-c").arg(cleanup).output();

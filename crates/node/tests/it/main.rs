@@ -1,5 +1,6 @@
 //! The agent on a real containerd, in a network namespace of its own.
 #![allow(clippy::disallowed_methods)]
 
+mod joined;
 mod machine;
 mod standalone;

@@ -125,6 +125,7 @@ pub(super) const BINDINGS: &[Binding] = &[
         "system:mainstay:csr-approver",
         "User:system:mainstay:csr-approver User:system:kube-controller-manager",
     ),
+    bind("system:kubelet-api-admin", "User:kube-apiserver-kubelet-client"),
     bind("system:mainstay:repair", "User:system:mainstay:repair"),
     bind("system:mainstay:autoscaler", "User:system:mainstay:autoscaler"),
     bind("system:mainstay:tenancy", "User:system:mainstay:tenancy"),
