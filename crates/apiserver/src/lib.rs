@@ -37,9 +37,9 @@ pub mod start;
 pub mod status;
 pub mod user;
 
-pub use proxy::{NodeClient, NodeClientError};
 pub use in_process::InProcess;
 pub use object::Object;
+pub use proxy::{NodeClient, NodeClientError};
 pub use server::{Config, GIT_VERSION, Server};
 pub use start::ApiServer;
 pub use status::{ApiError, ApiResult, Cause};

@@ -202,7 +202,11 @@ fn node_query(query: &Query) -> String {
 }
 
 fn switch(value: &str) -> &str {
-    if matches!(value, "true" | "True" | "1") { "1" } else { "0" }
+    if matches!(value, "true" | "True" | "1") {
+        "1"
+    } else {
+        "0"
+    }
 }
 
 /// The path on the node for a request about a pod.
@@ -241,7 +245,11 @@ fn node_address(server: &Server, name: &str) -> ApiResult<(String, u16)> {
 }
 
 fn with_query(path: String, query: String) -> String {
-    if query.is_empty() { path } else { format!("{path}?{query}") }
+    if query.is_empty() {
+        path
+    } else {
+        format!("{path}?{query}")
+    }
 }
 
 fn target(server: &Server, call: &Call) -> ApiResult<Target> {
@@ -331,7 +339,9 @@ fn stream(body: Incoming) -> Body {
 }
 
 async fn join(client: OnUpgrade, node: OnUpgrade) {
-    let (Ok(client), Ok(node)) = (client.await, node.await) else { return };
+    let (Ok(client), Ok(node)) = (client.await, node.await) else {
+        return;
+    };
     let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
     if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
         tracing::debug!(%error, "a stream to a node ended early");

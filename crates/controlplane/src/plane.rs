@@ -76,7 +76,9 @@ impl Classify for Error {
     fn class(&self) -> Class {
         match self {
             Error::Store { source, .. } => source.class(),
-            Error::Pki(_) | Error::Tls(_) | Error::NodeClient(_) | Error::Keys(_) | Error::Tokens { .. } => Class::Invalid,
+            Error::Pki(_) | Error::Tls(_) | Error::NodeClient(_) | Error::Keys(_) | Error::Tokens { .. } => {
+                Class::Invalid
+            }
             Error::File { .. } | Error::Secret(_) | Error::Listen { .. } => Class::Transient,
         }
     }

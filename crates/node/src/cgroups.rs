@@ -253,7 +253,11 @@ impl CgroupTree {
 
     /// Memory in use, page cache included: one small file.
     pub fn memory_in_use(&self, path: &str) -> Option<u64> {
-        let file = if self.v2 { "memory.current" } else { "memory.usage_in_bytes" };
+        let file = if self.v2 {
+            "memory.current"
+        } else {
+            "memory.usage_in_bytes"
+        };
         self.number(path, "memory", file)
     }
 

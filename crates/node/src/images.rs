@@ -162,9 +162,13 @@ pub async fn keep(shared: Arc<Shared>) {
         tokio::time::sleep(PERIOD).await;
         let now = shared.clock.monotonic();
         let candidates = note(&shared, &mut records, now).await;
-        let Some(fs) = filesystem(&shared).await else { continue };
+        let Some(fs) = filesystem(&shared).await else {
+            continue;
+        };
         let high = kubelet.image_gc_high_threshold_percent;
-        let Some(bytes) = to_free(&fs, high, kubelet.image_gc_low_threshold_percent) else { continue };
+        let Some(bytes) = to_free(&fs, high, kubelet.image_gc_low_threshold_percent) else {
+            continue;
+        };
         let chosen = choose(candidates, bytes, now, kubelet.image_minimum_gc_age);
         let mut freed = 0;
         for image in chosen {
@@ -192,11 +196,7 @@ async fn note(shared: &Shared, records: &mut HashMap<String, Record>, now: Durat
     else {
         return Vec::new();
     };
-    let free: HashMap<String, u64> = unused(shared)
-        .await
-        .into_iter()
-        .map(|i| (i.id, i.size))
-        .collect();
+    let free: HashMap<String, u64> = unused(shared).await.into_iter().map(|i| (i.id, i.size)).collect();
     let there: HashSet<&String> = listed.images.iter().map(|i| &i.id).collect();
     records.retain(|id, _| there.contains(id));
     for image in &listed.images {

@@ -50,7 +50,9 @@ pub struct Decision {
 }
 
 fn is_met(threshold: &Threshold, seen: &Observations, with_reclaim: bool) -> bool {
-    let Some(observation) = seen.get(&threshold.signal) else { return false };
+    let Some(observation) = seen.get(&threshold.signal) else {
+        return false;
+    };
     let mut wanted = threshold.amount.of(observation.capacity);
     if with_reclaim {
         let more = threshold.min_reclaim.as_ref();
@@ -148,7 +150,11 @@ pub fn choose(
     Some(Victim {
         uid: pod.uid.clone(),
         message: message(threshold, seen, pod),
-        grace_seconds: if threshold.is_hard() { HARD_GRACE_SECONDS } else { max_grace_seconds },
+        grace_seconds: if threshold.is_hard() {
+            HARD_GRACE_SECONDS
+        } else {
+            max_grace_seconds
+        },
     })
 }
 
@@ -183,7 +189,13 @@ mod tests {
             .iter()
             .map(|(at, mib)| {
                 let transition = Duration::from_secs(300);
-                let decision = decide(&mut memory, thresholds, &left(*mib), transition, Duration::from_secs(*at));
+                let decision = decide(
+                    &mut memory,
+                    thresholds,
+                    &left(*mib),
+                    transition,
+                    Duration::from_secs(*at),
+                );
                 let conditions: Vec<&str> = decision.conditions.iter().map(|c| c.as_str()).collect();
                 format!(
                     "{at}: {}{}",
@@ -199,7 +211,13 @@ mod tests {
         let looks = [(0, 2000), (10, 50), (20, 2000), (200, 2000), (321, 2000)];
         assert_eq!(
             run(&[threshold(0, None)], &looks),
-            ["0: ", "10: MemoryPressure evict", "20: MemoryPressure", "200: MemoryPressure", "321: "]
+            [
+                "0: ",
+                "10: MemoryPressure evict",
+                "20: MemoryPressure",
+                "200: MemoryPressure",
+                "321: "
+            ]
         );
     }
 

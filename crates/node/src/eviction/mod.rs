@@ -78,13 +78,17 @@ impl Watcher {
     /// Whether memory may have crossed a hard threshold. Reads the cheap number first: what is in use can only be
     /// more than what counts.
     fn memory_is_short(&self) -> bool {
-        let Some(tree) = &self.shared().cgroups else { return false };
+        let Some(tree) = &self.shared().cgroups else {
+            return false;
+        };
         let capacity = self.shared().facts.memory_bytes;
         let hard = self
             .thresholds
             .iter()
             .filter(|t| t.signal == Signal::Memory && t.is_hard());
-        let Some(wanted) = hard.map(|t| t.amount.of(capacity)).max() else { return false };
+        let Some(wanted) = hard.map(|t| t.amount.of(capacity)).max() else {
+            return false;
+        };
         let plenty = tree
             .memory_in_use("/")
             .is_some_and(|used| capacity - used as i64 > wanted);
@@ -131,7 +135,10 @@ impl Watcher {
         }
         let limit = shared.facts.pid_limit;
         if let Some(used) = disk::process_count() {
-            seen.insert(Signal::Pids, observation((limit - used).max(0) as u64, limit as u64));
+            seen.insert(
+                Signal::Pids,
+                observation((limit - used).max(0) as u64, limit as u64),
+            );
         }
         // A filesystem without inodes (btrfs, tmpfs) reports none: nothing to lack.
         seen.retain(|_, o| o.capacity > 0);
@@ -206,7 +213,9 @@ impl Watcher {
     async fn evict(&self, victim: Victim) {
         let shared = self.shared();
         let found = self.candidates();
-        let Some(pod) = found.iter().find(|p| podspec::uid(p) == victim.uid) else { return };
+        let Some(pod) = found.iter().find(|p| podspec::uid(p) == victim.uid) else {
+            return;
+        };
         tracing::info!(
             pod = podspec::name(pod),
             namespace = podspec::namespace(pod),
@@ -238,7 +247,11 @@ impl Watcher {
     /// Evicts a pod that uses more disk than it said it would; tells whether it did.
     async fn limit_local_storage(&self) -> bool {
         let shared = self.shared();
-        let limited: Vec<Arc<Pod>> = self.candidates().into_iter().filter(|p| has_disk_limit(p)).collect();
+        let limited: Vec<Arc<Pod>> = self
+            .candidates()
+            .into_iter()
+            .filter(|p| has_disk_limit(p))
+            .collect();
         if limited.is_empty() {
             return false;
         }
@@ -337,7 +350,9 @@ fn disk_limit(container: &Container) -> Option<i64> {
 }
 
 fn has_disk_limit(pod: &Pod) -> bool {
-    let Some(spec) = pod.spec.as_ref() else { return false };
+    let Some(spec) = pod.spec.as_ref() else {
+        return false;
+    };
     let volumes = spec.volumes.iter().flatten();
     let sized = volumes
         .into_iter()
@@ -350,7 +365,9 @@ fn over_own_limit(shared: &Shared, usage: &PodUsage) -> Option<String> {
     let pod = &usage.pod;
     let spec = pod.spec.as_ref()?;
     for volume in spec.volumes.iter().flatten() {
-        let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else { continue };
+        let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else {
+            continue;
+        };
         let path = crate::volumes::host_path(&shared.settings.dirs.root, podspec::uid(pod), volume)?;
         if disk::usage(&path).0 as i64 > amount::of("memory", limit) {
             return Some(format!(

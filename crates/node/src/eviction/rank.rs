@@ -97,7 +97,11 @@ mod tests {
 
     #[test]
     fn process_ids_look_at_priority_and_number_alone() {
-        let pods = vec![pod("few", 0, 5, 0), pod("many", 0, 50, 100), pod("high", 5, 500, 0)];
+        let pods = vec![
+            pod("few", 0, 5, 0),
+            pod("many", 0, 50, 100),
+            pod("high", 5, 500, 0),
+        ];
         assert_eq!(order(Signal::Pids, pods), "many few high");
     }
 }

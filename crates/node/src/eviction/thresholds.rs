@@ -29,11 +29,36 @@ pub enum Signal {
 /// Names and meaning of the signals: name, resource in messages, condition of the node.
 const SIGNALS: &[(Signal, &str, &str, Condition)] = &[
     (Signal::Memory, "memory.available", "memory", Condition::Memory),
-    (Signal::AllocatableMemory, "allocatableMemory.available", "memory", Condition::Memory),
-    (Signal::NodefsBytes, "nodefs.available", "ephemeral-storage", Condition::Disk),
-    (Signal::NodefsInodes, "nodefs.inodesFree", "inodes", Condition::Disk),
-    (Signal::ImagefsBytes, "imagefs.available", "ephemeral-storage", Condition::Disk),
-    (Signal::ImagefsInodes, "imagefs.inodesFree", "inodes", Condition::Disk),
+    (
+        Signal::AllocatableMemory,
+        "allocatableMemory.available",
+        "memory",
+        Condition::Memory,
+    ),
+    (
+        Signal::NodefsBytes,
+        "nodefs.available",
+        "ephemeral-storage",
+        Condition::Disk,
+    ),
+    (
+        Signal::NodefsInodes,
+        "nodefs.inodesFree",
+        "inodes",
+        Condition::Disk,
+    ),
+    (
+        Signal::ImagefsBytes,
+        "imagefs.available",
+        "ephemeral-storage",
+        Condition::Disk,
+    ),
+    (
+        Signal::ImagefsInodes,
+        "imagefs.inodesFree",
+        "inodes",
+        Condition::Disk,
+    ),
     (Signal::Pids, "pid.available", "pids", Condition::Pid),
 ];
 
@@ -174,7 +199,9 @@ pub fn parse(config: &KubeletConfiguration) -> Result<Vec<Threshold>, String> {
     }
     for (name, text) in &config.eviction_soft {
         let grace = config.eviction_soft_grace_period.get(name);
-        let grace = grace.ok_or_else(|| format!("grace period must be specified for the soft eviction threshold {name}"))?;
+        let grace = grace.ok_or_else(|| {
+            format!("grace period must be specified for the soft eviction threshold {name}")
+        })?;
         let grace = duration::parse(grace).ok_or_else(|| format!("{name}: {grace:?} is no duration"))?;
         all.extend(one(name, text, grace, reclaim)?);
     }
@@ -203,7 +230,9 @@ fn one(
         return Ok(None);
     }
     let signal = Signal::named(name).ok_or_else(|| format!("unsupported eviction signal {name}"))?;
-    let Some(amount) = Amount::parse(text)? else { return Ok(None) };
+    let Some(amount) = Amount::parse(text)? else {
+        return Ok(None);
+    };
     let min_reclaim = match reclaim.get(name) {
         Some(text) => Amount::parse(text)?,
         None => None,
@@ -232,13 +261,17 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            ["memory.available < 100Mi for 0ns", "memory.available < 100 for 90s"]
+            [
+                "memory.available < 100Mi for 0ns",
+                "memory.available < 100 for 90s"
+            ]
         );
     }
 
     #[test]
     fn a_soft_threshold_needs_a_grace() {
-        let (config, _) = KubeletConfiguration::parse("evictionSoft: {memory.available: 1Gi}").expect("valid");
+        let (config, _) =
+            KubeletConfiguration::parse("evictionSoft: {memory.available: 1Gi}").expect("valid");
         assert!(parse(&config).expect_err("no grace").contains("memory.available"));
     }
 }

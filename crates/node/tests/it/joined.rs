@@ -32,14 +32,12 @@ fn pod(name: &str, spec: serde_json::Value) -> Pod {
     let mut spec = spec;
     spec["nodeName"] = json!("n1");
     spec["terminationGracePeriodSeconds"] = json!(1);
-    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).expect("a pod")
+    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))
+        .expect("a pod")
 }
 
 fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|s| s.phase.as_deref())
-        .unwrap_or("")
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("")
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -73,19 +71,27 @@ fn pods_of_the_api_server_run_report_and_go() {
         .await;
 
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
-        let map = serde_json::from_value(json!({"metadata": {"name": "conf"}, "data": {"colour": "blue"}})).expect("a map");
+        let map = serde_json::from_value(json!({"metadata": {"name": "conf"}, "data": {"colour": "blue"}}))
+            .expect("a map");
         maps.create(&PostParams::default(), &map).await.expect("created");
         let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
         let secret =
-            serde_json::from_value(json!({"metadata": {"name": "key"}, "data": {"word": "c2VzYW1l"}})).expect("a secret");
-        secrets.create(&PostParams::default(), &secret).await.expect("created");
+            serde_json::from_value(json!({"metadata": {"name": "key"}, "data": {"word": "c2VzYW1l"}}))
+                .expect("a secret");
+        secrets
+            .create(&PostParams::default(), &secret)
+            .await
+            .expect("created");
         let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-        let web = pod("web", json!({
+        let web = pod(
+            "web",
+            json!({
             "containers": [{"name": "a", "image": BUSYBOX, "command": ["sh", "-c", "echo $COLOUR $(cat /s/word); sleep 1000"],
                 "env": [{"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "conf", "key": "colour"}}}],
                 "readinessProbe": {"exec": {"command": ["test", "-e", "/s/word"]}, "periodSeconds": 1},
                 "volumeMounts": [{"name": "s", "mountPath": "/s"}]}],
-            "volumes": [{"name": "s", "secret": {"secretName": "key"}}]}));
+            "volumes": [{"name": "s", "secret": {"secretName": "key"}}]}),
+        );
         let created = pods.create(&PostParams::default(), &web).await.expect("created");
         let running = eventually("the pod is ready", LIMIT, async || {
             pods.get("web").await.ok().filter(is_ready)
@@ -93,17 +99,30 @@ fn pods_of_the_api_server_run_report_and_go() {
         .await;
         let status = running.status.as_ref().expect("a status");
         assert_eq!(phase(&running), "Running");
-        assert!(status.pod_ip.as_deref().is_some_and(|ip| ip.starts_with("10.88.0.")), "{status:?}");
+        assert!(
+            status
+                .pod_ip
+                .as_deref()
+                .is_some_and(|ip| ip.starts_with("10.88.0.")),
+            "{status:?}"
+        );
         let log = machine.path(&format!(
             "log/pods/default_web_{}/a/0.log",
             created.metadata.uid.as_deref().unwrap_or("")
         ));
-        assert!(std::fs::read_to_string(log).expect("a log").contains("blue sesame"));
+        assert!(
+            std::fs::read_to_string(log)
+                .expect("a log")
+                .contains("blue sesame")
+        );
 
         let params = LogParams::default();
         assert_eq!(pods.logs("web", &params).await.expect("a log"), "blue sesame\n");
 
-        let big = pod("big", json!({"containers": [{"name": "a", "image": BUSYBOX, "resources": {"requests": {"cpu": "1000"}}}]}));
+        let big = pod(
+            "big",
+            json!({"containers": [{"name": "a", "image": BUSYBOX, "resources": {"requests": {"cpu": "1000"}}}]}),
+        );
         pods.create(&PostParams::default(), &big).await.expect("created");
         let refused = eventually("the large pod is refused", LIMIT, async || {
             pods.get("big").await.ok().filter(|p| phase(p) == "Failed")
@@ -117,17 +136,25 @@ fn pods_of_the_api_server_run_report_and_go() {
             "{message}"
         );
 
-        let once = pod("once", json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": BUSYBOX,
-            "command": ["sh", "-c", "echo why > /dev/termination-log; exit 3"]}]}));
+        let once = pod(
+            "once",
+            json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": BUSYBOX,
+            "command": ["sh", "-c", "echo why > /dev/termination-log; exit 3"]}]}),
+        );
         pods.create(&PostParams::default(), &once).await.expect("created");
         let failed = eventually("the failing pod ends", LIMIT, async || {
             pods.get("once").await.ok().filter(|p| phase(p) == "Failed")
         })
         .await;
         let text = serde_json::to_string(&failed.status).expect("text");
-        assert!(text.contains(r#""exitCode":3"#) && text.contains(r#""message":"why\n""#), "{text}");
+        assert!(
+            text.contains(r#""exitCode":3"#) && text.contains(r#""message":"why\n""#),
+            "{text}"
+        );
 
-        pods.delete("web", &DeleteParams::default()).await.expect("deleted");
+        pods.delete("web", &DeleteParams::default())
+            .await
+            .expect("deleted");
         eventually("the pod is gone", LIMIT, async || {
             pods.get_opt("web").await.ok()?.is_none().then_some(())
         })
