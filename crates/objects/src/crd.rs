@@ -1,5 +1,6 @@
 //! Custom resource definitions: checked and compiled into kinds that prune, default and validate their objects.
 
+mod library;
 mod rules;
 mod schema;
 mod shape;

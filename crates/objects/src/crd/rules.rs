@@ -1,7 +1,8 @@
 //! CEL rules of schemas. The crate `cel` has no cost estimate, so ours stands here: the work of a rule is bounded by
 //! the size of its expression times the number of nodes of the value to the power of its nested loops.
 
-use crate::crd::schema::{Schema, Type};
+use super::library;
+use super::schema::{Schema, Type};
 use crate::error::FieldError;
 use crate::path::Path;
 use cel::common::ast::{EntryExpr, Expr, IdedExpr};
@@ -41,6 +42,8 @@ pub(super) struct CelRule {
     /// It looks at `oldSelf`: runs on updates only.
     transition: bool,
     optional_old: bool,
+    /// It calls a function of our library.
+    needs_library: bool,
     size: f64,
     loops: i32,
 }
@@ -87,6 +90,15 @@ impl CelRule {
             Some(compile("messageExpression")?)
         };
         let cost = Cost::of(program.expression());
+        let programs = || {
+            [Some(&program), message_expression.as_ref()]
+                .into_iter()
+                .flatten()
+        };
+        let needs_library = programs().any(|program| {
+            let called = program.references();
+            library::NAMES.iter().any(|name| called.has_function(name))
+        });
         let optional_old = rule.get("optionalOldSelf") == Some(&Value::Bool(true));
         Some(Self {
             text: text("rule").into(),
@@ -96,6 +108,7 @@ impl CelRule {
             reason: text("reason").into(),
             field_path: text("fieldPath").into(),
             optional_old,
+            needs_library,
             size: cost.size,
             loops: cost.loops,
             program,
@@ -142,6 +155,10 @@ impl CelRule {
 
     fn context(&self, schema: &Schema, value: &Value, old: Option<&Value>) -> Context<'static, 'static> {
         let mut context = Context::with_env(ENVIRONMENT.clone());
+        if self.needs_library {
+            // Fails only when the crate learns one of the names itself; then its own function serves.
+            let _installed = library::install(&mut context);
+        }
         context.add_variable_from_value("self", to_cel(schema, value));
         if self.transition {
             let before = old.map(|old| to_cel(schema, old));

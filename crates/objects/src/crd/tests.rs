@@ -135,6 +135,49 @@ fn rules_are_evaluated() {
 }
 
 #[test]
+fn library_functions_work() {
+    for (rule, holds) in [
+        (
+            "isQuantity(self.a) && quantity(self.a).isLessThan(quantity('2Gi'))",
+            true,
+        ),
+        (
+            "quantity('1').add(quantity('500m')).compareTo(quantity('1500m')) == 0",
+            true,
+        ),
+        ("quantity('1Gi') == quantity('1024Mi')", true),
+        ("quantity(self.a).isGreaterThan(quantity('2Gi'))", false),
+        (
+            "isIP('10.0.0.1') && !isIP('x') && isCIDR('10.0.0.0/8') && isURL('https://x/y')",
+            true,
+        ),
+        (
+            "'abc123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]').size() == 2",
+            true,
+        ),
+        (
+            "[1, 2, 3].sum() == 6 && [1, 3, 2].max() == 3 && !([2, 1].isSorted())",
+            true,
+        ),
+    ] {
+        let kind = spec(
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "x-kubernetes-validations": [{"rule": rule}]}),
+        );
+        let object = json!({"metadata": {"name": "a"}, "spec": {"a": "1Gi"}});
+        let errors = kind
+            .storage_version()
+            .expect("storage")
+            .validate_create(&object, false);
+        assert_eq!(errors.is_empty(), holds, "{rule}: {}", text(&errors));
+        assert!(
+            holds || errors[0].message.contains("failed rule"),
+            "{rule}: {}",
+            text(&errors)
+        );
+    }
+}
+
+#[test]
 fn costly_rules_are_not_run() {
     let rule = "self.all(a, self.all(b, self.all(c, self.all(d, a + b + c + d >= 0))))";
     let kind = spec(
