@@ -7,11 +7,11 @@ use mainstay_apiserver::authz::{Authorizer, attributes};
 use mainstay_apiserver::hooks::{
     Admit, Attributes, Authorize, Decision, ListFilter, Operation, Review, Visible, World,
 };
-use mainstay_apiserver::user::{GROUP_MASTERS, UserInfo};
+use mainstay_apiserver::user::UserInfo;
 use mainstay_apiserver::{ApiResult, Object};
 use serde_json::{Value, json};
 
-use crate::rights::{Rights, forbidden, is_component};
+use crate::rights::{Rights, forbidden};
 use crate::tenants::{Tenant, Tenants};
 use crate::{OWNER_ANNOTATION, TENANT_LABEL};
 
@@ -57,22 +57,19 @@ impl Ownership {
         Ownership { rights, tenants }
     }
 
+    /// The platform makes namespaces for others and for itself: it is not recorded, and may record somebody.
     fn record(&self, review: &mut Review, world: &dyn World) -> ApiResult<()> {
-        if is_component(&review.user) || review.user.in_group(GROUP_MASTERS) {
+        if self.rights.is_platform(&review.user) {
             return Ok(());
         }
         let tenant = self.tenant(review, world)?;
-        let platform = self.rights.is_platform(&review.user);
         let user = review.user.name.clone();
         let meta = &mut review.object["metadata"];
         meta["annotations"][OWNER_ANNOTATION] = json!(user);
-        let level = match &tenant {
-            Some(tenant) => tenant.spec.pod_security.as_str(),
-            None => DEFAULT_LEVEL,
-        };
-        if !platform || meta["labels"].get(ENFORCE_LABEL).is_none() {
-            meta["labels"][ENFORCE_LABEL] = json!(level);
-        }
+        let level = tenant
+            .as_ref()
+            .map_or(DEFAULT_LEVEL, |tenant| tenant.spec.pod_security.as_str());
+        meta["labels"][ENFORCE_LABEL] = json!(level);
         if let Some(tenant) = &tenant {
             meta["labels"][TENANT_LABEL] = json!(tenant.name);
         }
@@ -82,6 +79,11 @@ impl Ownership {
     /// The tenant the new namespace goes to: the one it names, else the one whose prefix its name has.
     fn tenant(&self, review: &Review, world: &dyn World) -> ApiResult<Option<Tenant>> {
         let own = self.tenants.of_user(&review.user, world);
+        if let Some(named) = review.object["metadata"]["labels"][TENANT_LABEL].as_str() {
+            let mine = own.into_iter().find(|tenant| tenant.name == named);
+            let refused = || forbidden(review, format!("you are not an owner of tenant {named}"));
+            return mine.map(Some).ok_or_else(refused);
+        }
         let generated = review.object["metadata"]["generateName"]
             .as_str()
             .unwrap_or_default();
@@ -90,19 +92,6 @@ impl Ownership {
         } else {
             &review.name
         };
-        if let Some(named) = review.object["metadata"]["labels"][TENANT_LABEL].as_str() {
-            let all = self.tenants.all(world);
-            let mine = own.into_iter().find(|tenant| tenant.name == named);
-            let given = || {
-                all.get(named)
-                    .filter(|_| self.rights.is_platform(&review.user))
-                    .cloned()
-            };
-            let tenant = mine.or_else(given);
-            return tenant
-                .map(Some)
-                .ok_or_else(|| forbidden(review, format!("you are not an owner of tenant {named}")));
-        }
         let mut fitting = own
             .iter()
             .filter(|tenant| name.starts_with(&tenant.spec.namespaces.prefix));
