@@ -28,7 +28,7 @@ use crate::register::{StatusWriter, register};
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
-use crate::{eviction, identity, images, lease, logs, reserve, server};
+use crate::{eviction, identity, images, lease, logs, network, reserve, server};
 
 /// How often the status is looked at until the node is ready for the first time.
 const FIRST_LOOKS: Duration = Duration::from_millis(200);
@@ -91,6 +91,7 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(source::follow_folder(manager.clone()));
     parts.spawn(logs::rotate::keep(shared.clone()));
     parts.spawn(images::keep(shared.clone()));
+    parts.spawn(network::keep(shared.clone()));
     parts.spawn(eviction::keep(manager.clone()));
     if let Some(listener) = listener {
         parts.spawn(server::run(manager.clone(), listener));
@@ -281,6 +282,20 @@ pub fn status_images(mut images: Vec<v1::Image>) -> Vec<ContainerImage> {
         .collect()
 }
 
+/// Settings that this machine's image promises and the kernel does not show.
+fn wrong_sysctls(wanted: &std::collections::BTreeMap<String, String>) -> Vec<String> {
+    let found = |name: &str| std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")));
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    wanted
+        .iter()
+        .filter_map(|(name, value)| match found(name) {
+            Ok(text) if words(&text) == words(value) => None,
+            Ok(text) => Some(format!("sysctl {name} is {} instead of {value}", words(&text))),
+            Err(_) => Some(format!("sysctl {name} cannot be read; it should be {value}")),
+        })
+        .collect()
+}
+
 async fn look(shared: &Shared) -> Seen {
     let known = shared.health.known();
     let pressure = shared.pressure.get();
@@ -303,7 +318,11 @@ async fn look(shared: &Shared) -> Seen {
         capacity,
         images: images.map(|l| status_images(l.images)).unwrap_or_default(),
         port: settings.kubelet.port,
-        not_ready: known.errors,
+        not_ready: known
+            .errors
+            .into_iter()
+            .chain(wrong_sysctls(&settings.join.sysctls))
+            .collect(),
         memory_pressure: pressure.memory,
         disk_pressure: pressure.disk,
         pid_pressure: pressure.pid,

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod images;
 pub mod lease;
 pub mod logs;
+pub mod network;
 pub mod node_status;
 pub mod plan;
 pub mod pods;

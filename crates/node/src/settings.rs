@@ -14,6 +14,8 @@ pub struct Dirs {
     pub container_links: PathBuf,
     /// Where the cgroup hierarchies are mounted (`/sys/fs/cgroup`).
     pub cgroups: PathBuf,
+    /// The runtime's network configurations (`/etc/cni/net.d`); `None`: somebody else's business.
+    pub cni: Option<PathBuf>,
 }
 
 impl Default for Dirs {
@@ -22,6 +24,7 @@ impl Default for Dirs {
             root: "/var/lib/kubelet".into(),
             container_links: "/var/log/containers".into(),
             cgroups: "/sys/fs/cgroup".into(),
+            cni: Some("/etc/cni/net.d".into()),
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub taints: Vec<k8s_openapi::api::core::v1::Taint>,
     /// An embedded `KubeletConfiguration`; wins over a file.
     pub kubelet_configuration: serde_json::Value,
+    /// Kernel settings that must hold before the node is ready.
+    pub sysctls: BTreeMap<String, String>,
     /// RFC 3339 time after which the token is refused.
     pub expires_at: Option<String>,
 }

@@ -197,6 +197,7 @@ conf_dir = "{cni}"
         };
         let mut settings = Settings::new(join, kubelet, "v1.36.0+mainstay.test");
         settings.dirs.root = self.path("kubelet");
+        settings.dirs.cni = None;
         settings.dirs.container_links = self.path("log/containers");
         settings.overrides.address = Some("127.0.0.1".parse().expect("an address"));
         settings
