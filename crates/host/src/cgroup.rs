@@ -171,15 +171,15 @@ impl Group {
         self.set("pids", "pids.max", &pids)
     }
 
-    /// Allows these device rules only (version 1 form, such as `c 1:3 rwm`). Version 2 has no device files: no-op.
-    pub fn allow_devices(&self, rules: &[&str]) -> Result<()> {
+    /// Forbids these devices (version 1 form, such as `b *:* rw`) to the group and all below it. Version 2 has no
+    /// device files: no-op.
+    pub fn deny_devices(&self, rules: &[&str]) -> Result<()> {
         if !self.hierarchies.v1.contains_key("devices") {
             return Ok(());
         }
-        self.set("devices", "devices.deny", "a")?;
         rules
             .iter()
-            .try_for_each(|rule| self.set("devices", "devices.allow", rule))
+            .try_for_each(|rule| self.set("devices", "devices.deny", rule))
     }
 
     /// Writes one file of the group; `controller` picks the version-1 hierarchy.

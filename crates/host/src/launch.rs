@@ -33,6 +33,8 @@ pub enum Step {
     Fork,
     /// Makes all mounts private to the new mount namespace.
     PrivateMounts,
+    /// Shares all mounts with namespaces made later: what containers' mount propagation needs.
+    SharedMounts,
     /// Mounts a filesystem.
     Mount {
         /// Device or name.
@@ -92,6 +94,7 @@ impl fmt::Display for Step {
             Step::Unshare => f.write_str("unshare uts, ipc, pid and cgroup namespaces"),
             Step::Fork => f.write_str("fork"),
             Step::PrivateMounts => f.write_str("make mounts private"),
+            Step::SharedMounts => f.write_str("share mounts"),
             Step::Mount {
                 source,
                 target,
@@ -283,6 +286,7 @@ impl Compiled {
                 libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP,
             ),
             Step::Fork => Compiled::Fork,
+            Step::SharedMounts => Compiled::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_SHARED, ""),
             Step::PrivateMounts => {
                 Compiled::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
             }

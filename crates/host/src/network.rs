@@ -51,46 +51,43 @@ pub fn links() -> Vec<String> {
         .collect()
 }
 
-/// Makes the bridge with its address, or leaves an existing one as it is.
+/// Makes the bridge with its address; one that is there is completed.
 pub fn ensure_bridge(bridge: &Bridge) -> Result<()> {
-    if link_exists(&bridge.name) {
-        return Ok(());
+    if !link_exists(&bridge.name) {
+        batch(None, &[format!("link add {} type bridge", bridge.name)])?;
     }
     batch(
         None,
         &[
-            format!("link add {} type bridge", bridge.name),
-            format!("address add {} dev {}", bridge.address, bridge.name),
+            format!("address replace {} dev {}", bridge.address, bridge.name),
             format!("link set {} up", bridge.name),
         ],
     )
 }
 
-/// Makes the named network namespace and its port on the bridge; existing parts stay.
+/// Makes the named network namespace and its port on the bridge. Every command can be repeated, so that what a crash
+/// interrupted is completed by the next call.
 pub fn ensure_port(bridge: &str, port: &Port) -> Result<()> {
     if !netns_path(&port.netns).exists() {
         program("ip").args(["netns", "add", &port.netns]).run()?;
     }
-    if link_exists(&port.host_link) {
-        return Ok(());
+    if !link_exists(&port.host_link) {
+        let (link, mac, netns) = (&port.host_link, &port.mac, &port.netns);
+        batch(
+            None,
+            &[format!(
+                "link add {link} type veth peer name eth0 address {mac} netns {netns}"
+            )],
+        )?;
     }
-    batch(
-        None,
-        &[
-            format!(
-                "link add {} type veth peer name eth0 address {} netns {}",
-                port.host_link, port.mac, port.netns
-            ),
-            format!("link set {} master {bridge} up", port.host_link),
-        ],
-    )?;
+    batch(None, &[format!("link set {} master {bridge} up", port.host_link)])?;
     batch(
         Some(&port.netns),
         &[
             "link set lo up".to_owned(),
-            format!("address add {} dev eth0", port.address),
+            format!("address replace {} dev eth0", port.address),
             "link set eth0 up".to_owned(),
-            format!("route add default via {}", port.gateway),
+            format!("route replace default via {}", port.gateway),
         ],
     )
 }

@@ -41,6 +41,12 @@ const FOLDERS: &[&str] = &[
     "/etc/cni/net.d",
     "/etc/mainstay",
 ];
+/// Links that programs expect, and what they point to.
+const LINKS: &[(&str, &str)] = &[
+    ("/etc/mtab", "/proc/self/mounts"),
+    ("/var/run", "/run"),
+    ("/var/lock", "/run/lock"),
+];
 /// First and longest pause before a service that ended is started again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// A service that ran this long starts again without a longer pause.
@@ -137,8 +143,10 @@ fn prepare_files(facts: &MachineFacts) -> std::io::Result<()> {
     files
         .iter()
         .try_for_each(|(path, text)| write_changed(Path::new(path), text))?;
-    if !Path::new("/etc/mtab").exists() {
-        std::os::unix::fs::symlink("/proc/self/mounts", "/etc/mtab")?;
+    for (path, target) in LINKS {
+        if fs::symlink_metadata(path).is_err() {
+            std::os::unix::fs::symlink(target, path)?;
+        }
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use mainstay_host::process::{self, Handle, ProcessId};
 use mainstay_host::{loops, preflight};
 
 use super::facts::MachineFacts;
-use super::layout::{DEVICE_RULES, Layout};
+use super::layout::{DENIED_DEVICES, Layout};
 use super::record::{Boot, Files, Machine, Record, file_error, read_json, write_json, write_private};
 use super::tasks::Job;
 use super::{Config, Inner};
@@ -427,7 +427,7 @@ impl Inner {
             max_pids: sku.max_pids,
         };
         group.limit(&limits).map_err(&failed)?;
-        group.allow_devices(DEVICE_RULES).map_err(&failed)?;
+        group.deny_devices(DENIED_DEVICES).map_err(&failed)?;
         Ok(group)
     }
 

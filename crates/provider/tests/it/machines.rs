@@ -18,6 +18,9 @@ fn id(text: &str) -> RequestId {
     RequestId(text.to_owned())
 }
 
+/// A pod's network as the runtime makes it: bridge, masquerade, ports.
+const CNI_ADD: &str = r#"ip netns add pod && echo '{"cniVersion":"0.4.0","name":"n","type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":true,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.244.9.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}' | CNI_COMMAND=ADD CNI_CONTAINERID=p CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 CNI_PATH=/usr/lib/cni /usr/lib/cni/bridge"#;
+
 async fn power(provider: &LocalProvider, host: &HostId, operation: PowerOperation, request: &str) {
     provider.power(host, operation, &id(request)).await.unwrap();
     done(provider, &id(request)).await;
@@ -118,6 +121,14 @@ async fn two_machines_start_are_isolated_and_leave_nothing() {
     )
     .unwrap();
     assert_eq!(ran, "from a container\n");
+    // With the capabilities that a program of the machine has: nsenter comes with the host's.
+    let privileged = "setpriv --bounding-set -sys_module,-sys_rawio,-sys_boot,-sys_time,-sys_tty_config,\
+        -mac_override,-mac_admin,-syslog,-wake_alarm,-block_suspend \
+        ctr -n k8s.io run --privileged --rm mainstay.local/busybox:1 t2 /bin/echo ok";
+    assert_eq!(inside(first, privileged).unwrap(), "ok\n");
+    let added = inside(first, CNI_ADD).unwrap();
+    assert!(added.contains("10.244.9."), "{added}");
+    inside(first, "ip netns exec pod busybox ping -c 1 -W 5 10.213.86.3").unwrap();
 
     for host in &hosts {
         provider
