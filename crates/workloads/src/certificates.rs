@@ -51,6 +51,23 @@ pub trait Sign: Send + Sync {
     ) -> Result<String, String>;
 }
 
+impl Sign for mainstay_pki::Authority {
+    fn sign(
+        &self,
+        request: &str,
+        usage: CertificateUse,
+        now: Timestamp,
+        life: SignedDuration,
+    ) -> Result<String, String> {
+        let usage = match usage {
+            CertificateUse::Client => mainstay_pki::Usage::Client,
+            CertificateUse::Server => mainstay_pki::Usage::Server,
+        };
+        self.sign_csr(request, usage, &[], now, life)
+            .map_err(|error| mainstay_base::error::chain(&error))
+    }
+}
+
 /// What happens to a request.
 #[derive(Debug, PartialEq)]
 enum Step {
