@@ -12,7 +12,7 @@ use mainstay_host::command::program;
 use mainstay_host::supervise::{self, Service, Signal};
 use mainstay_host::{cgroup, network};
 
-use super::facts::{FACTS, IMAGES, MachineFacts};
+use super::facts::{FACTS, IMAGES, MachineFacts, NODE_CONFIG};
 
 /// The image's list of services.
 const SERVICES: &str = "/usr/lib/mainstay/services.json";
@@ -46,6 +46,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/etc/mtab", "/proc/self/mounts"),
     ("/var/run", "/run"),
     ("/var/lock", "/run/lock"),
+    ("/etc/mainstay/node.json", NODE_CONFIG),
 ];
 /// First and longest pause before a service that ended is started again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
