@@ -126,12 +126,11 @@ fn timed_out() -> ApiError {
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
 }
 
+/// Streams carry no body that the server reads.
 fn takes_body(parts: &Parts, info: &RequestInfo) -> bool {
-    let upgrades = matches!(
-        info.subresource.as_str(),
-        "exec" | "attach" | "portforward" | "proxy"
-    );
-    parts.method != http::Method::GET && !(info.is_resource && upgrades)
+    let streams = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
+    let upgrades = parts.headers.contains_key(http::header::UPGRADE);
+    parts.method != http::Method::GET && !(info.is_resource && streams) && !upgrades
 }
 
 async fn read<B>(body: B) -> ApiResult<Bytes>

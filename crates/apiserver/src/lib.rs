@@ -23,6 +23,7 @@ pub mod net;
 pub mod object;
 pub mod openapi;
 pub mod outbound;
+mod proto;
 pub mod proxy;
 pub mod query;
 pub mod registry;
@@ -39,7 +40,7 @@ pub mod user;
 
 pub use in_process::InProcess;
 pub use object::Object;
-pub use proxy::{NodeClient, NodeClientError};
+pub use proxy::NodeClient;
 pub use server::{Config, GIT_VERSION, Server};
 pub use start::ApiServer;
 pub use status::{ApiError, ApiResult, Cause};

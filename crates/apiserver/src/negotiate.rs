@@ -170,6 +170,8 @@ pub enum Content {
     Json,
     /// An object as YAML.
     Yaml,
+    /// An object as protobuf, of the kinds that [`crate::proto`] reads.
+    Protobuf,
     /// RFC 6902.
     JsonPatch,
     /// RFC 7386.
@@ -193,6 +195,7 @@ pub fn content(headers: &HeaderMap) -> ApiResult<Content> {
     Ok(match media {
         "application/json" | "" | "*/*" => Content::Json,
         "application/yaml" | "text/yaml" | "application/x-yaml" => Content::Yaml,
+        "application/vnd.kubernetes.protobuf" => Content::Protobuf,
         "application/json-patch+json" => Content::JsonPatch,
         "application/merge-patch+json" => Content::MergePatch,
         "application/strategic-merge-patch+json" => Content::StrategicPatch,

@@ -15,6 +15,7 @@ use mainstay_objects::types::{ShapeId, Types};
 use serde_json::Value;
 
 use crate::negotiate::{Content, unsupported};
+use crate::proto::{self, ProtoError};
 use crate::resources::{Gvk, Resource};
 use crate::serve::options::FieldValidation;
 use crate::status::{ApiError, ApiResult, Cause};
@@ -55,14 +56,25 @@ pub fn decode(
     content: Content,
     validation: FieldValidation,
 ) -> ApiResult<Decoded> {
-    let notation = match content {
-        Content::Yaml | Content::Apply => Notation::Yaml,
-        Content::Json => Notation::Json,
+    let mut parsed = match content {
+        Content::Yaml | Content::Apply => parse(body, Notation::Yaml).map_err(bad_body)?,
+        Content::Json => parse(body, Notation::Json).map_err(bad_body)?,
+        Content::Protobuf => Parsed::from_value(from_protobuf(body)?),
         _ => return Err(unsupported("a patch")),
     };
-    let mut parsed = parse(body, notation).map_err(bad_body)?;
     check_kind(&mut parsed.value, kind)?;
     fit(resource, kind, parsed, validation)
+}
+
+/// Reads a protobuf body.
+///
+/// # Errors
+/// 400 when it is damaged, 415 for kinds that are only read as JSON or YAML.
+pub fn from_protobuf(body: &[u8]) -> ApiResult<Value> {
+    proto::to_json(body).map_err(|error| match error {
+        ProtoError::Malformed => ApiError::bad_request("the protobuf body is malformed"),
+        ProtoError::Unknown(_) => unsupported("application/vnd.kubernetes.protobuf"),
+    })
 }
 
 /// Checks a value against the type of `kind`: drops unknown fields, spells canonically.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use mainstay_apiserver::net::Serving;
+use mainstay_apiserver::proxy::NodeClient;
 use mainstay_base::clock::SharedClock;
 use mainstay_pki::{Authority, Pem, PkiError, Usage, new_key_pem, write_private};
 
@@ -16,6 +17,8 @@ use crate::Error;
 const LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
 /// How often the serving certificate is made anew: long before it ends.
 const RENEW_EVERY: Duration = Duration::from_secs(90 * 24 * 3_600);
+/// Who the API server is to node agents.
+pub(crate) const NODE_CLIENT: &str = "kube-apiserver-kubelet-client";
 /// Names that every plane's serving certificate has.
 const NAMES: [&str; 6] = [
     "localhost",
@@ -92,6 +95,12 @@ impl Certificates {
         now: Timestamp,
     ) -> Result<Pem, PkiError> {
         self.authority.client(user, groups, uris, now, LIFE)
+    }
+
+    /// The client that the API server is to node agents.
+    pub(crate) fn node_client(&self, now: Timestamp) -> Result<NodeClient, Error> {
+        let pem = self.client(NODE_CLIENT, &[], &[], now)?;
+        Ok(NodeClient::new(&pem.certificate, &pem.key)?)
     }
 
     /// Signs a request for a client certificate.

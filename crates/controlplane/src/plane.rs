@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mainstay_apiserver::authn::service_account::{KeyError, Keys};
 use mainstay_apiserver::authn::token_file::{Malformed, TokenFile};
 use mainstay_apiserver::net::{Serving, TlsError, server_config};
-use mainstay_apiserver::{ApiServer, InProcess, NodeClient, NodeClientError, UserInfo};
+use mainstay_apiserver::{ApiServer, InProcess, UserInfo};
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::{Class, Classify};
 
@@ -40,9 +40,6 @@ pub enum Error {
     /// The service account keys cannot be used.
     #[error("failed to set up service account keys")]
     Keys(#[from] KeyError),
-    /// The client of node agents cannot be made.
-    #[error(transparent)]
-    NodeClient(#[from] NodeClientError),
     /// A file could not be read or written.
     #[error("failed to use {}", path.display())]
     File {
@@ -76,20 +73,10 @@ impl Classify for Error {
     fn class(&self) -> Class {
         match self {
             Error::Store { source, .. } => source.class(),
-            Error::Pki(_) | Error::Tls(_) | Error::NodeClient(_) | Error::Keys(_) | Error::Tokens { .. } => {
-                Class::Invalid
-            }
+            Error::Pki(_) | Error::Tls(_) | Error::Keys(_) | Error::Tokens { .. } => Class::Invalid,
             Error::File { .. } | Error::Secret(_) | Error::Listen { .. } => Class::Transient,
         }
     }
-}
-
-/// The user as which the API server speaks to node agents; bound to `system:kubelet-api-admin`.
-const NODE_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
-
-fn node_client(certificates: &Certificates, clock: &SharedClock) -> Result<NodeClient, Error> {
-    let shown = certificates.client(NODE_CLIENT_USER, &[], &[], clock.now())?;
-    Ok(NodeClient::new(&shown.certificate, &shown.key)?)
 }
 
 /// A running control plane.
@@ -123,8 +110,8 @@ impl ControlPlane {
         };
         let server = mainstay_apiserver::Config {
             seed: config.seed,
+            node_client: Some(Arc::new(certificates.node_client(clock.now())?)),
             service_cidr: config.service_cidr.clone(),
-            node_client: Some(Arc::new(node_client(&certificates, &clock)?)),
             ..mainstay_apiserver::Config::new(store, clock.clone())
         };
         let api = ApiServer::start(server, |world| policy::hooks(&config, parts, world))

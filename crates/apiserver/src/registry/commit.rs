@@ -60,7 +60,10 @@ impl Write<'_> {
         for _ in 0..CHARGE_TRIES {
             let (mut conditions, mut ops) = self.charges(review).await?;
             if self.options.dry_run {
-                return Ok(object(0));
+                return Ok(object(match &goal {
+                    Goal::Create(_) => 0,
+                    Goal::Replace(_, revision) | Goal::Delete(_, revision) => *revision,
+                }));
             }
             conditions.insert(0, condition.clone());
             ops.insert(

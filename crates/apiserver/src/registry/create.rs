@@ -96,6 +96,20 @@ async fn admitted(write: &Write<'_>, mut object: Value, is_tracked: bool) -> Api
         .server
         .allocator
         .assign(write.server, resource, &mut object, &Value::Null)?;
+    if let Some(managed) = managed {
+        metadata(&mut object).insert("managedFields".into(), managed);
+    }
+    if !is_tracked {
+        // Before admission, as upstream: what plugins add belongs to nobody.
+        let now = write.now();
+        let track = schema::Track {
+            resource,
+            manager: &write.manager,
+            subresource: "",
+            now: &now,
+        };
+        track.update(&Value::Null, &mut object);
+    }
     let mut review = write.review(Operation::Create, object, Value::Null);
     review.name = meta_text(&review.object, "name").to_string();
     write.mutate(&mut review).await?;
@@ -107,18 +121,6 @@ async fn admitted(write: &Write<'_>, mut object: Value, is_tracked: bool) -> Api
         schema::validate_create(resource, &review.object),
     )?;
     write.admit(&mut review).await?;
-    let tracked = schema::Track {
-        resource,
-        manager: &write.manager,
-        subresource: "",
-        now: &write.now(),
-    };
-    if let Some(managed) = managed {
-        metadata(&mut review.object).insert("managedFields".into(), managed);
-    }
-    if !is_tracked {
-        tracked.update(&Value::Null, &mut review.object);
-    }
     Ok(review)
 }
 

@@ -88,24 +88,23 @@ async fn once(write: &Write<'_>, change: &Change<'_>, entry: Entry) -> Result<Wr
         .server
         .allocator
         .assign(write.server, resource, &mut new, &old)?;
+    if !made.tracked {
+        let now = write.now();
+        let subresource = write.subresource;
+        let track = schema::Track {
+            resource,
+            manager: &write.manager,
+            subresource,
+            now: &now,
+        };
+        track.update(&old, &mut new);
+    }
     let mut review = write.review(Operation::Update, new, old);
     write.mutate(&mut review).await?;
     schema::default(resource, &mut review.object);
     let causes = schema::validate_update(resource, write.subresource, &review.object, &review.old);
     refuse_invalid(write, &review.object, causes)?;
     write.admit(&mut review).await?;
-    if !made.tracked {
-        let now = write.now();
-        let track = schema::Track {
-            resource,
-            manager: &write.manager,
-            subresource: write.subresource,
-            now: &now,
-        };
-        let old = std::mem::take(&mut review.old);
-        track.update(&old, &mut review.object);
-        review.old = old;
-    }
     let warnings: Vec<String> = made
         .warnings
         .into_iter()

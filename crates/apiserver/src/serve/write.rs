@@ -60,7 +60,7 @@ fn manager_of(user_agent: &str) -> String {
 
 fn object_content(call: &Call) -> ApiResult<Content> {
     match negotiate::content(&call.parts.headers)? {
-        content @ (Content::Json | Content::Yaml) => Ok(content),
+        content @ (Content::Json | Content::Yaml | Content::Protobuf) => Ok(content),
         _ => Err(unsupported(call.header(header::CONTENT_TYPE))),
     }
 }
@@ -138,7 +138,9 @@ fn creates_on_update(resource: &Resource) -> bool {
 pub async fn patch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
     let mut wanted = wanted(call)?;
     let content = match negotiate::content(&call.parts.headers)? {
-        Content::Json | Content::Yaml => return Err(unsupported(call.header(header::CONTENT_TYPE))),
+        Content::Json | Content::Yaml | Content::Protobuf => {
+            return Err(unsupported(call.header(header::CONTENT_TYPE)));
+        }
         content => content,
     };
     let apply = content == Content::Apply;
@@ -231,6 +233,9 @@ fn delete_body(call: &Call) -> ApiResult<Value> {
         return Ok(Value::Null);
     }
     let content = object_content(call)?;
+    if content == Content::Protobuf {
+        return schema::from_protobuf(&call.body);
+    }
     let value: Result<Value, String> = match content {
         Content::Yaml => serde_yaml_ng::from_slice(&call.body).map_err(|error| error.to_string()),
         _ => serde_json::from_slice(&call.body).map_err(|error| error.to_string()),

@@ -1,0 +1,397 @@
+//! Reads the few kinds that kubectl and client-go always send as protobuf. Everything else is answered with 415 and
+//! sent again as JSON by clients that can. A table of field numbers, no generated code.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+/// What stands before every protobuf body.
+const MAGIC: &[u8] = b"k8s\0";
+/// Messages nest no deeper than this.
+const DEPTH: usize = 16;
+
+/// The type of a field.
+#[derive(Debug, Clone, Copy)]
+enum Type {
+    Text,
+    Texts,
+    Bytes,
+    Int,
+    Bool,
+    Time,
+    /// A map of texts.
+    Map,
+    /// A map of messages that hold one list of texts.
+    MapOfTexts,
+    Message(&'static [Field]),
+    Messages(&'static [Field]),
+}
+
+type Field = (u64, &'static str, Type);
+
+const OWNER: &[Field] = &[
+    (1, "kind", Type::Text),
+    (3, "name", Type::Text),
+    (4, "uid", Type::Text),
+    (5, "apiVersion", Type::Text),
+    (6, "controller", Type::Bool),
+    (7, "blockOwnerDeletion", Type::Bool),
+];
+
+const META: &[Field] = &[
+    (1, "name", Type::Text),
+    (2, "generateName", Type::Text),
+    (3, "namespace", Type::Text),
+    (5, "uid", Type::Text),
+    (6, "resourceVersion", Type::Text),
+    (7, "generation", Type::Int),
+    (8, "creationTimestamp", Type::Time),
+    (9, "deletionTimestamp", Type::Time),
+    (10, "deletionGracePeriodSeconds", Type::Int),
+    (11, "labels", Type::Map),
+    (12, "annotations", Type::Map),
+    (13, "ownerReferences", Type::Messages(OWNER)),
+    (14, "finalizers", Type::Texts),
+];
+
+const RESOURCE_ATTRIBUTES: &[Field] = &[
+    (1, "namespace", Type::Text),
+    (2, "verb", Type::Text),
+    (3, "group", Type::Text),
+    (4, "version", Type::Text),
+    (5, "resource", Type::Text),
+    (6, "subresource", Type::Text),
+    (7, "name", Type::Text),
+];
+const PATH_ATTRIBUTES: &[Field] = &[(1, "path", Type::Text), (2, "verb", Type::Text)];
+const SELF_ACCESS: &[Field] = &[
+    (1, "resourceAttributes", Type::Message(RESOURCE_ATTRIBUTES)),
+    (2, "nonResourceAttributes", Type::Message(PATH_ATTRIBUTES)),
+];
+const ACCESS: &[Field] = &[
+    (1, "resourceAttributes", Type::Message(RESOURCE_ATTRIBUTES)),
+    (2, "nonResourceAttributes", Type::Message(PATH_ATTRIBUTES)),
+    (3, "user", Type::Text),
+    (4, "groups", Type::Texts),
+    (5, "extra", Type::MapOfTexts),
+    (6, "uid", Type::Text),
+];
+const RULES: &[Field] = &[(1, "namespace", Type::Text)];
+const BOUND: &[Field] = &[
+    (1, "kind", Type::Text),
+    (2, "apiVersion", Type::Text),
+    (3, "name", Type::Text),
+    (4, "uid", Type::Text),
+];
+const TOKEN: &[Field] = &[
+    (1, "audiences", Type::Texts),
+    (3, "boundObjectRef", Type::Message(BOUND)),
+    (4, "expirationSeconds", Type::Int),
+];
+const REVIEWED: &[Field] = &[(1, "token", Type::Text), (2, "audiences", Type::Texts)];
+const PRECONDITIONS: &[Field] = &[(1, "uid", Type::Text), (2, "resourceVersion", Type::Text)];
+const DELETE: &[Field] = &[
+    (1, "gracePeriodSeconds", Type::Int),
+    (2, "preconditions", Type::Message(PRECONDITIONS)),
+    (3, "orphanDependents", Type::Bool),
+    (4, "propagationPolicy", Type::Text),
+    (5, "dryRun", Type::Texts),
+];
+const REQUEST: &[Field] = &[
+    (1, "request", Type::Bytes),
+    (2, "username", Type::Text),
+    (3, "uid", Type::Text),
+    (4, "groups", Type::Texts),
+    (5, "usages", Type::Texts),
+    (6, "extra", Type::MapOfTexts),
+    (7, "signerName", Type::Text),
+    (8, "expirationSeconds", Type::Int),
+];
+const REQUEST_CONDITION: &[Field] = &[
+    (1, "type", Type::Text),
+    (2, "reason", Type::Text),
+    (3, "message", Type::Text),
+    (4, "lastUpdateTime", Type::Time),
+    (5, "lastTransitionTime", Type::Time),
+    (6, "status", Type::Text),
+];
+const REQUEST_STATUS: &[Field] = &[
+    (1, "conditions", Type::Messages(REQUEST_CONDITION)),
+    (2, "certificate", Type::Bytes),
+];
+
+/// Kinds with the fields of their objects.
+const KINDS: &[(&str, &[Field])] = &[
+    (
+        "SelfSubjectAccessReview",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(SELF_ACCESS)),
+        ],
+    ),
+    (
+        "SubjectAccessReview",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(ACCESS)),
+        ],
+    ),
+    (
+        "LocalSubjectAccessReview",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(ACCESS)),
+        ],
+    ),
+    (
+        "SelfSubjectRulesReview",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(RULES)),
+        ],
+    ),
+    ("SelfSubjectReview", &[(1, "metadata", Type::Message(META))]),
+    (
+        "TokenReview",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(REVIEWED)),
+        ],
+    ),
+    (
+        "TokenRequest",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(TOKEN)),
+        ],
+    ),
+    (
+        "Eviction",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "deleteOptions", Type::Message(DELETE)),
+        ],
+    ),
+    ("DeleteOptions", DELETE),
+    (
+        "CertificateSigningRequest",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(REQUEST)),
+            (3, "status", Type::Message(REQUEST_STATUS)),
+        ],
+    ),
+];
+
+/// Why a body is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProtoError {
+    /// It is not protobuf, or damaged.
+    Malformed,
+    /// The kind is not among those that are read.
+    Unknown(String),
+}
+
+/// Turns a body into the object that it stands for.
+///
+/// # Errors
+/// `Malformed` for damaged bytes, `Unknown` for other kinds.
+pub fn to_json(body: &[u8]) -> Result<Value, ProtoError> {
+    let envelope = body.strip_prefix(MAGIC).ok_or(ProtoError::Malformed)?;
+    let (mut types, mut raw) = (&b""[..], &b""[..]);
+    each(envelope, |number, wire| match (number, wire) {
+        (1, Wire::Bytes(bytes)) => types = bytes,
+        (2, Wire::Bytes(bytes)) => raw = bytes,
+        _ => {}
+    })?;
+    const TYPES: &[Field] = &[(1, "apiVersion", Type::Text), (2, "kind", Type::Text)];
+    let mut object = message(types, TYPES, 0)?;
+    let kind = object
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_string();
+    let fields = KINDS
+        .iter()
+        .find(|(known, _)| *known == kind)
+        .ok_or(ProtoError::Unknown(kind))?
+        .1;
+    object.extend(message(raw, fields, 0)?);
+    Ok(Value::Object(object))
+}
+
+enum Wire<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+fn varint(bytes: &mut &[u8]) -> Result<u64, ProtoError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first().ok_or(ProtoError::Malformed)?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(ProtoError::Malformed)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], ProtoError> {
+    if bytes.len() < length {
+        return Err(ProtoError::Malformed);
+    }
+    let (taken, rest) = bytes.split_at(length);
+    *bytes = rest;
+    Ok(taken)
+}
+
+fn each<'a>(mut bytes: &'a [u8], mut field: impl FnMut(u64, Wire<'a>)) -> Result<(), ProtoError> {
+    while !bytes.is_empty() {
+        let tag = varint(&mut bytes)?;
+        match tag & 7 {
+            0 => field(tag >> 3, Wire::Number(varint(&mut bytes)?)),
+            1 => drop(take(&mut bytes, 8)?),
+            2 => {
+                let length = usize::try_from(varint(&mut bytes)?).map_err(|_| ProtoError::Malformed)?;
+                field(tag >> 3, Wire::Bytes(take(&mut bytes, length)?));
+            }
+            5 => drop(take(&mut bytes, 4)?),
+            _ => return Err(ProtoError::Malformed),
+        }
+    }
+    Ok(())
+}
+
+fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Map<String, Value>, ProtoError> {
+    if depth > DEPTH {
+        return Err(ProtoError::Malformed);
+    }
+    let mut object = Map::new();
+    let mut failed = None;
+    each(bytes, |number, wire| {
+        let Some((_, name, kind)) = fields.iter().find(|(own, ..)| *own == number) else {
+            return;
+        };
+        if let Err(error) = add(&mut object, name, *kind, wire, depth) {
+            failed = Some(error);
+        }
+    })?;
+    failed.map_or(Ok(object), Err)
+}
+
+fn add(
+    object: &mut Map<String, Value>,
+    name: &str,
+    kind: Type,
+    wire: Wire<'_>,
+    depth: usize,
+) -> Result<(), ProtoError> {
+    let value = match (kind, wire) {
+        (Type::Int, Wire::Number(number)) => Value::from(number as i64),
+        (Type::Bool, Wire::Number(number)) => Value::from(number != 0),
+        (Type::Text, Wire::Bytes(b"")) => return Ok(()),
+        (Type::Text | Type::Texts, Wire::Bytes(bytes)) => text(bytes)?,
+        (Type::Bytes, Wire::Bytes(bytes)) => STANDARD.encode(bytes).into(),
+        (Type::Time, Wire::Bytes(bytes)) => match time(bytes)? {
+            Some(text) => text.into(),
+            None => return Ok(()),
+        },
+        (Type::Message(fields) | Type::Messages(fields), Wire::Bytes(bytes)) => {
+            Value::Object(message(bytes, fields, depth + 1)?)
+        }
+        (Type::Map | Type::MapOfTexts, Wire::Bytes(bytes)) => return entry(object, name, kind, bytes, depth),
+        _ => return Err(ProtoError::Malformed),
+    };
+    match kind {
+        Type::Texts | Type::Messages(_) => {
+            let list = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+            list.as_array_mut().ok_or(ProtoError::Malformed)?.push(value);
+        }
+        _ => drop(object.insert(name.into(), value)),
+    }
+    Ok(())
+}
+
+fn entry(
+    object: &mut Map<String, Value>,
+    name: &str,
+    kind: Type,
+    bytes: &[u8],
+    depth: usize,
+) -> Result<(), ProtoError> {
+    const ITEMS: &[Field] = &[(1, "items", Type::Texts)];
+    const TEXTS: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Text)];
+    const LISTS: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Message(ITEMS))];
+    let fields = if matches!(kind, Type::Map) { TEXTS } else { LISTS };
+    let pair = message(bytes, fields, depth + 1)?;
+    let key = pair.get("key").and_then(Value::as_str).unwrap_or_default();
+    let value = match (kind, pair.get("value")) {
+        (Type::Map, value) => value.cloned().unwrap_or_else(|| "".into()),
+        (_, value) => value.map(|list| list["items"].clone()).unwrap_or_default(),
+    };
+    let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
+    map.as_object_mut()
+        .ok_or(ProtoError::Malformed)?
+        .insert(key.into(), value);
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> Result<Value, ProtoError> {
+    std::str::from_utf8(bytes)
+        .map(Value::from)
+        .map_err(|_| ProtoError::Malformed)
+}
+
+fn time(bytes: &[u8]) -> Result<Option<String>, ProtoError> {
+    let fields = message(bytes, &[(1, "seconds", Type::Int)], 0)?;
+    let seconds = fields.get("seconds").and_then(Value::as_i64);
+    let at = seconds
+        .map(jiff::Timestamp::from_second)
+        .transpose()
+        .map_err(|_| ProtoError::Malformed)?;
+    Ok(at.map(mainstay_base::clock::rfc3339_seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, content.len() as u8], content].concat()
+    }
+
+    fn enveloped(kind: &str, raw: &[u8]) -> Vec<u8> {
+        let types = [bytes(1, b"authorization.k8s.io/v1"), bytes(2, kind.as_bytes())].concat();
+        [MAGIC.to_vec(), bytes(1, &types), bytes(2, raw)].concat()
+    }
+
+    #[test]
+    fn reviews_are_read() {
+        let attributes = [bytes(1, b"default"), bytes(2, b"create"), bytes(5, b"pods")].concat();
+        let body = enveloped("SelfSubjectAccessReview", &bytes(2, &bytes(1, &attributes)));
+        assert_eq!(
+            to_json(&body).unwrap().to_string(),
+            r#"{"apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview","spec":{"resourceAttributes":{"namespace":"default","resource":"pods","verb":"create"}}}"#
+        );
+    }
+
+    #[test]
+    fn other_kinds_are_unknown() {
+        assert_eq!(
+            to_json(&enveloped("Pod", b"")),
+            Err(ProtoError::Unknown("Pod".into()))
+        );
+        assert_eq!(to_json(b"{}"), Err(ProtoError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_are_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = to_json(&enveloped("CertificateSigningRequest", &noise[..noise.len().min(100)]));
+            let _ = to_json(&[MAGIC, &noise].concat());
+        }
+    }
+}
