@@ -14,6 +14,7 @@ pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod path;
+pub mod prepare;
 pub mod table;
 pub mod types;
 pub mod validation;

@@ -93,6 +93,9 @@ fn qos(pod: &Value) -> &'static str {
 /// Brings a changed object into the form that may be stored, given what is there.
 pub fn prepare_update(resource: &Resource, subresource: &str, old: &Value, new: &mut Value) {
     keep_metadata(old, new);
+    if subresource.is_empty() {
+        mainstay_objects::prepare::update(&resource.gvk.group, &resource.gvk.kind, new, old);
+    }
     match subresource {
         "" if has_status(resource) => copy(old, new, "status"),
         "status" => keep_all_but_status(resource, old, new),

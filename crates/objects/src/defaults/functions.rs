@@ -219,6 +219,41 @@ pub(super) fn claim_templates(spec: &mut Object) {
     }
 }
 
+/// Once the server has given the Job its uid: a selector of its own, and the labels that it selects.
+pub(super) fn job(job: &mut Object) {
+    let part = |key: &str| {
+        job.get("metadata")
+            .and_then(|meta| meta[key].as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (uid, name) = (part("uid"), part("name"));
+    let Some(spec) = child(job, "spec") else { return };
+    if uid.is_empty() || name.is_empty() || spec.get("manualSelector") == Some(&Value::Bool(true)) {
+        return;
+    }
+    fill(
+        spec,
+        "selector",
+        || json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}),
+    );
+    let Some(template) = child(spec, "template") else {
+        return;
+    };
+    fill(template, "metadata", || json!({}));
+    let Some(metadata) = child(template, "metadata") else {
+        return;
+    };
+    fill(metadata, "labels", || json!({}));
+    let Some(labels) = child(metadata, "labels") else {
+        return;
+    };
+    for (label, value) in [("controller-uid", uid.as_str()), ("job-name", name.as_str())] {
+        fill(labels, label, || value.into());
+        fill(labels, &format!("batch.kubernetes.io/{label}"), || value.into());
+    }
+}
+
 pub(super) fn job_spec(spec: &mut Object) {
     if !spec.contains_key("completions") && !spec.contains_key("parallelism") {
         spec.insert("completions".into(), 1.into());

@@ -147,6 +147,7 @@ pub(super) const TABLE: &[Line] = &[
         "whenScaled",
         Text("Retain"),
     ),
+    Function("batch.v1.Job", f::job),
     Field("batch.v1.Job", "status", Empty),
     Function("batch.v1.JobSpec", f::job_spec),
     Field("batch.v1.JobSpec", "completionMode", Text("NonIndexed")),

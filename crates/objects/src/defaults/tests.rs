@@ -74,3 +74,18 @@ fn images_decide_the_pull_policy() {
         assert_eq!(container["imagePullPolicy"], policy, "{image}");
     }
 }
+
+#[test]
+fn a_job_with_a_uid_selects_its_own_pods() {
+    let mut job =
+        json!({"metadata": {"name": "j", "uid": "u1"}, "spec": {"template": {"spec": {"containers": []}}}});
+    apply(
+        Types::builtin().root("batch", "v1", "Job").expect("known kind"),
+        &mut job,
+    );
+    assert_eq!(
+        job["spec"]["selector"],
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u1"}})
+    );
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+}
