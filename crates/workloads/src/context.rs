@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::kinds::{
-    CertificateSigningRequest, ClusterRole, ConfigMap, Deployment, EndpointSlice, Job, Lease, Namespace,
-    Node, Pod, ReplicaSet, Service, ServiceAccount,
+    CertificateSigningRequest, ClusterRole, ConfigMap, CronJob, Deployment, EndpointSlice, Job, Lease,
+    Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, Service, ServiceAccount, StatefulSet,
 };
 
 /// How long a controller waits to see its own writes come back; longer means the watch is broken, and then the next
@@ -82,6 +82,9 @@ pub(crate) struct Caches {
     pub slices: Tracked<EndpointSlice>,
     pub requests: Tracked<CertificateSigningRequest>,
     pub cluster_roles: Tracked<ClusterRole>,
+    pub budgets: Tracked<PodDisruptionBudget>,
+    pub cron_jobs: Tracked<CronJob>,
+    pub stateful_sets: Tracked<StatefulSet>,
 }
 
 impl Caches {
@@ -110,6 +113,9 @@ impl Caches {
             slices: Tracked::start(client, all(), stop),
             requests: Tracked::start(client, all(), stop),
             cluster_roles: Tracked::start(client, all(), stop),
+            budgets: Tracked::start(client, all(), stop),
+            cron_jobs: Tracked::start(client, all(), stop),
+            stateful_sets: Tracked::start(client, all(), stop),
         }
     }
 }

@@ -408,3 +408,114 @@ projection! {
 pub struct AggregationRule {
     pub cluster_role_selectors: Vec<LabelSelector>,
 }
+
+projection! {
+    /// A disruption budget.
+    pub struct PodDisruptionBudget = "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets" namespaced {
+        pub spec: BudgetSpec,
+        pub status: BudgetStatus,
+    }
+}
+
+/// See [`PodDisruptionBudget`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetSpec {
+    pub min_available: Value,
+    pub max_unavailable: Value,
+    pub selector: Option<LabelSelector>,
+}
+
+/// See [`PodDisruptionBudget`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetStatus {
+    pub observed_generation: i64,
+    /// Pods whose eviction was granted, with when: they count as gone until they are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub disrupted_pods: BTreeMap<String, jiff::Timestamp>,
+    pub disruptions_allowed: i32,
+    pub current_healthy: i32,
+    pub desired_healthy: i32,
+    pub expected_pods: i32,
+    pub conditions: Vec<Condition>,
+}
+
+projection! {
+    /// A CronJob.
+    pub struct CronJob = "batch" "v1" "CronJob" "cronjobs" namespaced {
+        pub spec: CronJobSpec,
+        pub status: CronJobStatus,
+    }
+}
+
+/// See [`CronJob`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobSpec {
+    pub schedule: String,
+    pub time_zone: Option<String>,
+    pub starting_deadline_seconds: Option<i64>,
+    pub concurrency_policy: Option<String>,
+    pub suspend: bool,
+    pub job_template: Value,
+    pub successful_jobs_history_limit: Option<i32>,
+    pub failed_jobs_history_limit: Option<i32>,
+}
+
+/// See [`CronJob`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobStatus {
+    pub active: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<jiff::Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_successful_time: Option<jiff::Timestamp>,
+}
+
+projection! {
+    /// A StatefulSet.
+    pub struct StatefulSet = "apps" "v1" "StatefulSet" "statefulsets" namespaced {
+        pub spec: StatefulSetSpec,
+        pub status: StatefulSetStatus,
+    }
+}
+
+/// See [`StatefulSet`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetSpec {
+    pub replicas: Option<i32>,
+    pub service_name: Option<String>,
+    pub selector: LabelSelector,
+    pub template: Value,
+    pub min_ready_seconds: i32,
+    pub pod_management_policy: Option<String>,
+    pub update_strategy: Strategy,
+    pub volume_claim_templates: Vec<Value>,
+    pub revision_history_limit: Option<i32>,
+    pub ordinals: Ordinals,
+}
+
+/// Where a StatefulSet's numbers begin.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Ordinals {
+    pub start: i32,
+}
+
+/// See [`StatefulSet`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetStatus {
+    pub replicas: i32,
+    pub ready_replicas: i32,
+    pub available_replicas: i32,
+    pub current_replicas: i32,
+    pub updated_replicas: i32,
+    pub current_revision: String,
+    pub update_revision: String,
+    pub observed_generation: i64,
+    pub collision_count: i32,
+}

@@ -7,7 +7,9 @@ mod account;
 mod aggregation;
 mod certificates;
 mod context;
+mod cronjob;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod ipam;
@@ -82,6 +84,8 @@ pub fn start(
         aggregation::start,
         certificates::start,
         ipam::start,
+        disruption::start,
+        cronjob::start,
     ];
     let tasks = controllers
         .into_iter()
