@@ -376,6 +376,7 @@ impl World {
                 price_per_hour: group.price_per_hour,
                 nodes,
                 not_ready: None,
+                overrides: Default::default(),
             });
         }
         for node in &case.unmanaged_nodes {

@@ -28,6 +28,23 @@ pub struct Group {
     pub nodes: BTreeSet<Arc<str>>,
     /// Pauses, missing templates and the like: why it may not grow now.
     pub not_ready: Option<String>,
+    /// What differs from the options for this group.
+    pub overrides: Overrides,
+}
+
+/// Options that a group sets for itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Overrides {
+    /// See [`Options::utilization_threshold`].
+    pub utilization_threshold: Option<f64>,
+    /// See [`Options::unneeded_seconds`].
+    pub unneeded_seconds: Option<i64>,
+    /// See [`Options::unready_seconds`].
+    pub unready_seconds: Option<i64>,
+    /// See [`Options::delay_after_add_seconds`]; the shortest of all groups counts.
+    pub delay_after_add_seconds: Option<i64>,
+    /// See [`Options::provision_seconds`].
+    pub provision_seconds: Option<i64>,
 }
 
 /// Everything one pass looks at.

@@ -32,7 +32,7 @@ pub fn scale_down(
     let group_of = group_of_nodes(seen);
     state.unremovable_until.retain(|_, until| *until > seen.now);
     let candidates = candidates(seen, &group_of);
-    let eligible = eligible(seen, state, options, &candidates, &cluster, decision);
+    let eligible = eligible(seen, state, options, &group_of, &candidates, &cluster, decision);
     let unneeded = simulate(seen, state, options, &group_of, &mut cluster, eligible, decision);
     remember(state, &unneeded, seen.now);
     if in_cooldown(seen, state, options, decision) {
@@ -74,6 +74,7 @@ fn eligible(
     seen: &Observation,
     state: &State,
     options: &Options,
+    group_of: &BTreeMap<Arc<str>, usize>,
     candidates: &[Arc<str>],
     cluster: &Snapshot,
     decision: &mut Decision,
@@ -81,7 +82,10 @@ fn eligible(
     let mut eligible = Vec::new();
     for name in candidates {
         let Some(node) = cluster.node(name) else { continue };
-        match obvious(seen, state, options, name, node) {
+        let own = seen.groups[group_of[name]].overrides.utilization_threshold;
+        let threshold = own.unwrap_or(options.utilization_threshold);
+        let busy = || (utilization(node, options) > threshold).then_some(Stays::NotUnderutilized);
+        match obvious(seen, state, options, node).or_else(busy) {
             Some(reason) => stay(decision, name, reason),
             None => eligible.push(name.clone()),
         }
@@ -94,24 +98,19 @@ fn eligible(
     eligible
 }
 
-fn obvious(
-    seen: &Observation,
-    state: &State,
-    options: &Options,
-    name: &Arc<str>,
-    node: &Node,
-) -> Option<Stays> {
+fn obvious(seen: &Observation, state: &State, options: &Options, node: &Node) -> Option<Stays> {
+    let name = &node.info.name;
     let going = state.deleting_since.get(&**name);
     if going.is_some_and(|since| seen.now - since < options.deletion_retry_seconds) {
         return Some(Stays::CurrentlyBeingDeleted);
     }
-    if state.unremovable_until.contains_key(&**name) {
+    // A node that has become empty meanwhile needs no second thought.
+    if state.unremovable_until.contains_key(&**name) && !is_empty(node) {
         return Some(Stays::RecentlyUnremovable);
     }
-    if seen.kept_nodes.contains(name) {
-        return Some(Stays::ScaleDownDisabledAnnotation);
-    }
-    (utilization(node, options) > options.utilization_threshold).then_some(Stays::NotUnderutilized)
+    seen.kept_nodes
+        .contains(name)
+        .then_some(Stays::ScaleDownDisabledAnnotation)
 }
 
 fn utilization(node: &Node, options: &Options) -> f64 {
@@ -224,8 +223,16 @@ fn remember(state: &mut State, unneeded: &[Unneeded], now: i64) {
 
 fn in_cooldown(seen: &Observation, state: &State, options: &Options, decision: &Decision) -> bool {
     let within = |at: Option<i64>, delay: i64| at.is_some_and(|at| at + delay > seen.now);
+    let own = seen
+        .groups
+        .iter()
+        .filter_map(|group| group.overrides.delay_after_add_seconds)
+        .min();
     decision.scale_up == ScaleUpResult::Successful
-        || within(state.last_scale_up, options.delay_after_add_seconds)
+        || within(
+            state.last_scale_up,
+            own.unwrap_or(options.delay_after_add_seconds),
+        )
         || within(state.last_deletion, options.delay_after_delete_seconds)
         || within(state.last_failure, options.delay_after_failure_seconds)
 }
@@ -246,10 +253,17 @@ fn ripe(
             continue;
         };
         let since = state.unneeded_since.get(&*node.name).copied().unwrap_or(seen.now);
+        let own = &seen.groups[node.group].overrides;
         let (limit, early) = if seen_node.info.ready {
-            (options.unneeded_seconds, Stays::NotUnneededLongEnough)
+            (
+                own.unneeded_seconds.unwrap_or(options.unneeded_seconds),
+                Stays::NotUnneededLongEnough,
+            )
         } else {
-            (options.unready_seconds, Stays::NotUnreadyLongEnough)
+            (
+                own.unready_seconds.unwrap_or(options.unready_seconds),
+                Stays::NotUnreadyLongEnough,
+            )
         };
         if limit > 0 && seen.now - since <= limit {
             stay(decision, &node.name, early);

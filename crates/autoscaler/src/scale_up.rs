@@ -26,15 +26,19 @@ struct Candidate {
 pub fn give_up_late(seen: &mut Observation, state: &mut State, options: &Options, decision: &mut Decision) {
     for group in &mut seen.groups {
         let missing = upcoming(group, state, options, seen.now);
+        let limit = group
+            .overrides
+            .provision_seconds
+            .unwrap_or(options.provision_seconds);
         let late: usize = state
             .ordered
             .iter()
-            .filter(|order| order.group == group.id && seen.now - order.at > options.provision_seconds)
+            .filter(|order| order.group == group.id && seen.now - order.at > limit)
             .map(|order| order.count)
             .sum();
-        state.ordered.retain(|order| {
-            order.group != group.id || missing > 0 && seen.now - order.at <= options.provision_seconds
-        });
+        state
+            .ordered
+            .retain(|order| order.group != group.id || missing > 0 && seen.now - order.at <= limit);
         let lost = late.min(missing);
         if lost > 0 {
             group.target -= lost;

@@ -12,7 +12,7 @@ use mainstay_semantics::quantity::Quantity;
 use mainstay_semantics::toleration::Taint;
 
 use super::views::{DaemonView, DeploymentView, MachineView, PoolView};
-use crate::model::Group;
+use crate::model::{Group, Overrides};
 
 /// Smallest and largest size of a foreign MachineDeployment; both are needed.
 const MIN_SIZE: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
@@ -22,6 +22,8 @@ const CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubernetes.io/";
 /// Labels and taints of new nodes of an empty group.
 const CAPACITY_LABELS: &str = "capacity.cluster-autoscaler.kubernetes.io/labels";
 const CAPACITY_TAINTS: &str = "capacity.cluster-autoscaler.kubernetes.io/taints";
+/// What a group sets for itself; the last part is the option's name in one word.
+const OPTION_PREFIX: &str = "cluster.x-k8s.io/autoscaling-options-";
 /// Price of a machine per hour.
 const PRICE: &str = "mainstay.dev/price-per-hour";
 /// The taint on nodes that go.
@@ -137,6 +139,7 @@ fn pool_group(pool: &PoolView, seen: &Management, workload: &Workload<'_>) -> Op
             nodes: machines.keys().cloned().collect(),
             not_ready: not_ready(paused, template.is_some()),
             template: template.unwrap_or_default(),
+            overrides: overrides(&annotations),
         },
         name,
         machines,
@@ -192,6 +195,7 @@ fn deployment_group(
             nodes: machines.keys().cloned().collect(),
             not_ready: not_ready(paused, template.is_some()),
             template: template.unwrap_or_default(),
+            overrides: overrides(&annotations),
         },
         name,
         machines,
@@ -381,6 +385,38 @@ fn annotated_capacity(annotations: &BTreeMap<String, String>) -> ResourceList {
     list
 }
 
+/// Reads a group's own options; what cannot be read is as if it were not there.
+fn overrides(annotations: &BTreeMap<String, String>) -> Overrides {
+    let text = |name: &str| annotations.get(&format!("{OPTION_PREFIX}{name}"));
+    let seconds = |name: &str| text(name).and_then(|text| duration_seconds(text));
+    Overrides {
+        utilization_threshold: text("scaledownutilizationthreshold").and_then(|text| text.parse().ok()),
+        unneeded_seconds: seconds("scaledownunneededtime"),
+        unready_seconds: seconds("scaledownunreadytime"),
+        delay_after_add_seconds: seconds("scaledowndelayafteradd"),
+        provision_seconds: seconds("maxnodeprovisiontime"),
+    }
+}
+
+/// Reads a duration such as `90s`, `10m` or `1h30m`.
+fn duration_seconds(text: &str) -> Option<i64> {
+    let mut total = 0;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit())?;
+        let number: i64 = rest[..digits].parse().ok()?;
+        let unit = match rest.as_bytes()[digits] {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            _ => return None,
+        };
+        total += number.checked_mul(unit)?;
+        rest = &rest[digits + 1..];
+    }
+    Some(total)
+}
+
 /// Reads `a=b,c=d`.
 fn pairs(text: Option<&String>) -> Vec<(String, String)> {
     let parts = text.into_iter().flat_map(|text| text.split(','));
@@ -398,4 +434,42 @@ fn parse_taints(text: &str) -> Vec<Taint> {
         serde_json::from_value(serde_json::json!({"key": key, "value": value, "effect": effect})).ok()
     };
     text.split(',').filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let rows = [
+            ("90s", Some(90)),
+            ("1h30m", Some(5400)),
+            ("10", None),
+            ("x", None),
+            ("5d", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(duration_seconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_group_is_known_by_its_annotations() {
+        let text = |key: &str, value: &str| (format!("{CAPACITY_PREFIX}{key}"), value.to_owned());
+        let annotations = BTreeMap::from([
+            text("cpu", "16"),
+            text("memory", "128G"),
+            text("maxPods", "50"),
+            text("gpu-type", "nvidia.com/gpu"),
+            text("gpu-count", "2"),
+        ]);
+        let list = annotated_capacity(&annotations);
+        let texts: Vec<String> = list
+            .iter()
+            .map(|(name, own)| format!("{name}={}", own.canonical()))
+            .collect();
+        assert_eq!(texts.join(" "), "cpu=16 memory=128G nvidia.com/gpu=2 pods=50");
+        assert_eq!(parse_taints("a=b:NoSchedule, c:NoExecute").len(), 2);
+    }
 }

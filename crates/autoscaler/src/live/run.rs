@@ -47,6 +47,24 @@ pub struct Config {
     pub scan_interval: Duration,
 }
 
+/// The longest time between passes unless configured, as upstream's.
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Config {
+    /// The default configuration for a cluster whose pools and machines are in `namespace` of the
+    /// management cluster.
+    pub fn new(management: kube::Client, workload: kube::Client, namespace: &str, cluster: &str) -> Self {
+        Config {
+            management,
+            workload,
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            options: Options::default(),
+            scan_interval: SCAN_INTERVAL,
+        }
+    }
+}
+
 /// Starts the autoscaler of one cluster; it works until `stop` is cancelled.
 pub fn start(config: Config, clock: SharedClock, stop: CancellationToken) -> JoinHandle<()> {
     let caches = Caches::start(&config.management, &config.workload, &config.namespace, &stop);
