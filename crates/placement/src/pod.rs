@@ -111,7 +111,7 @@ pub type Namespaces = BTreeMap<String, BTreeMap<String, String>>;
 impl Term {
     /// Tells whether a pod is one of those the rule speaks of.
     pub fn selects(&self, shape: &Shape, namespaces: &Namespaces) -> bool {
-        let named = self.namespaces.iter().any(|name| *name == shape.namespace);
+        let named = self.namespaces.contains(&shape.namespace);
         let by_label = || {
             let empty = BTreeMap::new();
             self.namespace_selector

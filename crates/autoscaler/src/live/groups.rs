@@ -377,10 +377,10 @@ fn annotated_capacity(annotations: &BTreeMap<String, String>) -> ResourceList {
         }
     }
     let gpu = |key: &str| annotations.get(&format!("{CAPACITY_PREFIX}{key}"));
-    if let (Some(kind), Some(count)) = (gpu("gpu-type"), gpu("gpu-count")) {
-        if let Ok(quantity) = Quantity::parse(count) {
-            list.insert(kind.clone(), quantity);
-        }
+    if let (Some(kind), Some(count)) = (gpu("gpu-type"), gpu("gpu-count"))
+        && let Ok(quantity) = Quantity::parse(count)
+    {
+        list.insert(kind.clone(), quantity);
     }
     list
 }
