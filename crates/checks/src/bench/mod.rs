@@ -1,6 +1,7 @@
 //! Benchmarks: each prints figures of the product beside a peer or a target, measured in one run.
 
 mod autoscaler;
+mod store;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -33,7 +34,7 @@ pub struct Report {
 type Bench = fn() -> Result<Report>;
 
 /// Every benchmark by name.
-const BENCHES: &[(&str, Bench)] = &[("autoscaler", autoscaler::run)];
+const BENCHES: &[(&str, Bench)] = &[("autoscaler", autoscaler::run), ("store", store::run)];
 
 /// Runs one benchmark or all of them and prints the figures; true when it ran.
 pub fn run(name: &str, json: bool) -> Result<bool> {
