@@ -227,6 +227,17 @@ pub fn go_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
+/// The monitors of a node that names no configuration of its own: the kernel log.
+///
+/// # Errors
+/// Never with the configuration that is built in; a test holds that.
+pub fn built_in() -> Result<Vec<Monitor>, ConfigError> {
+    Ok(vec![parse(
+        Path::new("(built in)"),
+        include_str!("../assets/kernel.json"),
+    )?])
+}
+
 /// Loads one file and checks it.
 ///
 /// # Errors
@@ -357,6 +368,11 @@ mod tests {
                 .all(|line| line.contains("`journald` is not supported")),
             "{refused:#?}"
         );
+    }
+
+    #[test]
+    fn the_built_in_monitors_load() {
+        assert_eq!(built_in().map(|monitors| monitors.len()).ok(), Some(1));
     }
 
     #[test]

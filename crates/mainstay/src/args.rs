@@ -208,6 +208,9 @@ pub struct ServerArgs {
     /// Static tokens, one `token,user,uid,"group1,group2"` per line
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
+    /// Built-in admission plugins to leave out
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub disable_admission_plugins: Vec<String>,
 }
 
 /// Flags of `node`.
@@ -253,12 +256,20 @@ pub struct DetectArgs {
         value_name = "FILES"
     )]
     pub custom_plugin_monitor: Vec<PathBuf>,
-    /// The node's name; the host name without it
+    /// The node's join data; its certificate is used to reach the API
+    #[arg(
+        long,
+        alias = "join",
+        default_value = "/etc/mainstay/node.json",
+        value_name = "FILE"
+    )]
+    pub node_config: PathBuf,
+    /// Reach the API by this kubeconfig instead, as the node `--hostname-override`
+    #[arg(long, value_name = "FILE", requires = "hostname_override")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The node's name with `--kubeconfig`
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// How to reach the API; the node agent's own without it
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
 }
 
 /// `os` and its commands.

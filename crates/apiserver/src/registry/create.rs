@@ -24,6 +24,9 @@ pub async fn create(write: &Write<'_>, served: Value, tracked: bool) -> ApiResul
     if write.resource.namespaced {
         metadata(&mut object).insert("namespace".into(), write.namespace.into());
     }
+    if &*write.resource.store == "certificates.k8s.io/certificatesigningrequests" {
+        name_requester(write, &mut object);
+    }
     let generated = meta_text(&object, "name").is_empty() && !meta_text(&object, "generateName").is_empty();
     for _ in 0..if generated { NAME_TRIES } else { 1 } {
         let mut named = object.clone();
@@ -49,6 +52,25 @@ pub async fn create(write: &Write<'_>, served: Value, tracked: bool) -> ApiResul
         }
     }
     Err(exists(write, meta_text(&object, "generateName")).retry_after(1))
+}
+
+/// Who asks for a certificate is what the server saw, never what the client wrote.
+fn name_requester(write: &Write<'_>, object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    ["username", "uid", "groups", "extra"].iter().for_each(|field| {
+        spec.remove(*field);
+    });
+    let user = write.user;
+    spec.insert("username".into(), user.name.clone().into());
+    spec.insert("groups".into(), user.groups.clone().into());
+    if !user.uid.is_empty() {
+        spec.insert("uid".into(), user.uid.clone().into());
+    }
+    if !user.extra.is_empty() {
+        spec.insert("extra".into(), serde_json::json!(user.extra));
+    }
 }
 
 fn exists(write: &Write<'_>, name: &str) -> ApiError {

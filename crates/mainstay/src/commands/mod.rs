@@ -1,11 +1,25 @@
-//! One module per command; this one only routes and sets up logging.
+//! One module per command; this one only routes and sets up logging and the runtime.
 
+mod api;
+mod detect;
+mod doctor;
+mod down;
 mod explain;
+mod kubeconfig;
+mod manifests;
 mod node;
+mod os;
+mod preflight;
 mod server;
+mod simulate;
+mod up;
 pub mod version;
 
+use std::future::Future;
+
 use clap::CommandFactory;
+use mainstay_control::CancellationToken;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Command};
@@ -30,16 +44,55 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
             .unwrap_or(if service { SERVICE } else { QUIET }),
     )?;
     match args.command {
+        Command::Up(args) => up::run(&args, output),
+        Command::Down(args) => down::run(&args, output),
+        Command::Status(args) => doctor::status(&args, output),
+        Command::Doctor(args) => doctor::run(&args, output),
+        Command::Why(args) => doctor::why(&args, output),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Server(args) => server::run(&args),
         Command::Node(args) => node::run(&args),
-        Command::Server(args) => server::run(args),
-        Command::Version => version::run(output),
+        Command::Detect(args) => detect::run(&args),
+        Command::Os(args) => os::run(&args.command, output),
+        Command::Simulate(args) => simulate::run(&args.command, output),
         Command::Explain(args) => explain::run(args.id.as_deref(), output),
+        Command::Version => version::run(output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "mainstay", &mut std::io::stdout());
             Ok(Code::Ok)
         }
-        other => Err(Failure::new("MS-INT-0001", format!("{other:?} is not built yet"))),
+        Command::Init(args) => {
+            // The provider's own protocol: the exit status goes through as it is.
+            std::process::exit(mainstay_provider::local::init::run(&args.rest))
+        }
+        Command::Manage(args) => crate::manager::run(&args),
     }
+}
+
+/// Runs a command's asynchronous part to its end.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::new("MS-INT-0001", format!("no runtime: {error}")))?;
+    runtime.block_on(work)
+}
+
+/// Cancels `stop` at SIGTERM or SIGINT.
+fn stop_on_signals(stop: &CancellationToken) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new("MS-INT-0001", format!("no signal handler: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
 }
 
 fn start_logging(filter: &str) -> Result<(), Failure> {
@@ -49,6 +102,7 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
     })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     Ok(())

@@ -44,6 +44,7 @@ pub fn metadata_create(object: &Value, namespaced: bool, name: fn(&str) -> Vec<S
         errors.extend(problems.map(|problem| FieldError::invalid(path.field("namespace"), &value, problem)));
     }
     common(meta, &path, &mut errors);
+    standard_finalizers(object, &path.field("finalizers"), &mut errors);
     errors
 }
 
@@ -148,15 +149,33 @@ fn finalizers(meta: &Entries, path: &Path<'_>, errors: &mut Errors) {
                     .into_iter()
                     .map(|problem| FieldError::invalid(at, value, problem)),
             );
-        } else if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-            let sentence = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(at, value, sentence));
         }
     }
     let has = |name: &str| found.iter().any(|value| value == name);
     if has("orphan") && has("foregroundDeletion") {
         let sentence = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(path, &Value::Array(found.to_vec()), sentence));
+    }
+}
+
+/// Built-in kinds take only standard finalizers and qualified names; custom kinds and their definitions take any name.
+fn standard_finalizers(object: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let version = object
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let built_in = !group.contains('.') || group.ends_with(".k8s.io") && group != "apiextensions.k8s.io";
+    if !built_in {
+        return;
+    }
+    for (index, value) in list(metadata(object), "finalizers").iter().enumerate() {
+        let name = value.as_str().unwrap_or_default();
+        let qualified = name.contains('/') || !label_key_problems(name).is_empty();
+        if !qualified && !STANDARD_FINALIZERS.contains(&name) {
+            let sentence = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(path.index(index), value, sentence));
+        }
     }
 }
 
@@ -169,6 +188,7 @@ pub fn metadata_update(new: &Value, old: &Value) -> Errors {
     let mut errors = Vec::new();
     for _ in 0..2 {
         common(meta, &path, &mut errors);
+        standard_finalizers(new, &path.field("finalizers"), &mut errors);
         labels(meta, &path.field("labels"), &mut errors);
         added_finalizers(meta, before, &path.field("finalizers"), &mut errors);
     }
