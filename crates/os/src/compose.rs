@@ -15,6 +15,9 @@ use crate::snapshot::{Lock, Policy, Pool, write};
 use crate::treefile::{SourceKind, Treefile};
 use crate::{deb, digest, layout, rpm};
 
+/// A branch per image keeps its commit until retention removes it.
+pub(crate) const COMMIT_BRANCHES: &str = "mainstay/commit";
+
 /// Images of one data directory: the repository, the package cache and the deployments.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -186,12 +189,14 @@ impl Store {
             .and_then(|commit| repository.resolve(&commit))
         {
             repository.set_ref(&treefile.branch, &commit)?;
+            repository.set_ref(&format!("{COMMIT_BRANCHES}/{commit}"), &commit)?;
             return Ok(commit);
         }
         let layer = self.work("agent")?;
         agent.write_layer(&layer, facts, treefile)?;
         let layers = [Layer::Commit(&facts.commit), Layer::Folder(&layer)];
         let commit = repository.commit(&treefile.branch, &layers, signing_key)?;
+        repository.set_ref(&format!("{COMMIT_BRANCHES}/{commit}"), &commit)?;
         fs::remove_dir_all(&layer).map_err(io("remove", &layer))?;
         write(&record, commit.as_bytes())?;
         Ok(commit)

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::agent::{IMAGE_FACTS, ImageFacts};
-use crate::compose::{Store, lock};
+use crate::compose::{COMMIT_BRANCHES, Store, lock};
 use crate::error::{Error, Result, io};
 
 impl Store {
@@ -48,14 +48,14 @@ impl Store {
         })
     }
 
-    /// Removes the deployments that are not in use, but for the newest `spare` ones.
+    /// Removes the deployments and commits that are not in use, but for the newest `spare` ones of each.
     ///
     /// # Errors
-    /// When a tree cannot be removed; the others stay as they are.
+    /// When something cannot be removed; the rest stays as it is.
     pub fn retain(&self, in_use: &BTreeSet<String>, spare: usize) -> Result<Vec<String>> {
         let unused = |name: &String| !in_use.contains(name);
         let mut removed = Vec::new();
-        for commit in newest_first(&self.deployments())?
+        for commit in newest_first(&self.deployments(), Some("etc"))?
             .into_iter()
             .filter(unused)
             .skip(spare)
@@ -64,24 +64,34 @@ impl Store {
             fs::remove_dir_all(&tree).map_err(io("remove", &tree))?;
             removed.push(commit);
         }
+        let repository = self.repository()?;
+        let branches = repository.path().join("refs/heads").join(COMMIT_BRANCHES);
+        let old: Vec<String> = newest_first(&branches, None)?
+            .into_iter()
+            .filter(unused)
+            .skip(spare)
+            .collect();
+        for commit in &old {
+            repository.delete_ref(&format!("{COMMIT_BRANCHES}/{commit}"))?;
+        }
+        if !old.is_empty() {
+            repository.prune()?;
+        }
         Ok(removed)
     }
 }
 
-fn newest_first(folder: &Path) -> Result<Vec<String>> {
+/// Names in a folder, newest first by their own time, or by that of `probe` within each.
+fn newest_first(folder: &Path, probe: Option<&str>) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io("read", folder)(error)),
     };
+    let made_at = |path: &Path| probe.map_or(path.to_owned(), |probe| path.join(probe));
     let mut found: Vec<_> = entries
         .flatten()
-        .filter_map(|entry| {
-            Some((
-                fs::metadata(entry.path().join("etc")).ok()?.modified().ok()?,
-                entry,
-            ))
-        })
+        .filter_map(|entry| Some((fs::metadata(made_at(&entry.path())).ok()?.modified().ok()?, entry)))
         .map(|(made, entry)| (made, entry.file_name().to_string_lossy().into_owned()))
         .collect();
     found.sort();

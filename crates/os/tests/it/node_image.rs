@@ -54,4 +54,21 @@ fn the_node_image_composes_and_only_a_changed_agent_changes_the_commit() {
     assert_eq!(fs::read_dir(tree.join("var")).unwrap().count(), 0);
     assert_eq!(store.facts(&first.commit).unwrap(), first.facts);
     assert!(first.facts.containerd.is_some() && first.packages > 50);
+
+    // Retention keeps what is in use and removes the other image's files, which only it had.
+    let repository = store.repository().unwrap();
+    let in_use = std::collections::BTreeSet::from([first.commit.clone()]);
+    let found = |commit: &str| repository.resolve(commit);
+    assert_eq!(found(&other.commit), Some(other.commit.clone()));
+    store.deploy(&other.commit).unwrap();
+    repository.set_ref(&treefile.branch, &first.commit).unwrap();
+    let removed = store.retain(&in_use, 0).unwrap();
+    assert!(
+        removed.contains(&other.commit) && !removed.contains(&first.commit),
+        "{removed:?}"
+    );
+    assert_eq!(
+        (found(&other.commit), found(&first.commit)),
+        (None, Some(first.commit))
+    );
 }
