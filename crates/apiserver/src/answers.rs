@@ -59,6 +59,15 @@ impl Answer for Answers {
         };
         Some(answer)
     }
+
+    /// What other servers check service account tokens with: the issuer's discovery document and its keys.
+    fn document(&self, path: &str) -> Option<Value> {
+        match path.trim_end_matches('/') {
+            "/.well-known/openid-configuration" => Some(Keys::discovery(&self.issuer)),
+            "/openid/v1/jwks" => Some(self.keys.jwks()),
+            _ => None,
+        }
+    }
 }
 
 impl Answers {

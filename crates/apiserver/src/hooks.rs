@@ -218,6 +218,11 @@ pub struct Ask<'a> {
 pub trait Answer: Send + Sync {
     /// Answers with the object that goes back to the client; `None` = not mine.
     async fn answer(&self, ask: &Ask<'_>) -> Option<ApiResult<Value>>;
+
+    /// The JSON document at a path outside the API groups; `None` = not mine.
+    fn document(&self, _path: &str) -> Option<Value> {
+        None
+    }
 }
 
 /// One request as the audit log sees it, after the answer is known.

@@ -96,7 +96,22 @@ pub async fn dispatch(server: &Arc<Server>, call: Call) -> ApiResult<Response<Bo
 fn plain_path(server: &Arc<Server>, call: &Call) -> Response<Body> {
     health::serve(server, call)
         .or_else(|| discovery::serve(server, call))
+        .or_else(|| document(server, &call.info.path))
         .unwrap_or_else(|| respond::text(StatusCode::NOT_FOUND, "404 page not found\n"))
+}
+
+/// A JSON document that policy serves, for example the keys of service account tokens.
+fn document(server: &Server, path: &str) -> Option<Response<Body>> {
+    let found = server
+        .hooks
+        .answer
+        .iter()
+        .find_map(|answer| answer.document(path))?;
+    Some(respond::plain(
+        StatusCode::OK,
+        "application/json",
+        found.to_string(),
+    ))
 }
 
 async fn object_request(
