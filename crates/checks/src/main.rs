@@ -1,6 +1,7 @@
 //! End-to-end checks that anyone can point at the product: `checks oracle DIR` and `checks bench NAME`.
 
 mod bench;
+mod client;
 mod oracle;
 
 use std::path::PathBuf;

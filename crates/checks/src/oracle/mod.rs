@@ -3,6 +3,7 @@
 //! Every file under the given folder is counted: one that no module here knows has failed, never been skipped.
 
 mod autoscaler;
+mod behaviours;
 mod fleet;
 mod npd;
 mod objects;
@@ -34,6 +35,7 @@ type Module = fn(&Path, Option<&str>) -> Vec<FileResult>;
 /// Every module that knows tables.
 const MODULES: &[Module] = &[
     autoscaler::run,
+    behaviours::run,
     fleet::run,
     npd::run,
     objects::run,
