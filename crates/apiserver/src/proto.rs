@@ -21,6 +21,8 @@ enum Type {
     Time,
     /// A map of texts.
     Map,
+    /// A map of bytes.
+    MapOfBytes,
     /// A map of messages that hold one list of texts.
     MapOfTexts,
     Message(&'static [Field]),
@@ -120,8 +122,84 @@ const REQUEST_STATUS: &[Field] = &[
     (2, "certificate", Type::Bytes),
 ];
 
+const NAMED: &[Field] = &[
+    (1, "kind", Type::Text),
+    (2, "namespace", Type::Text),
+    (3, "name", Type::Text),
+    (4, "uid", Type::Text),
+    (5, "apiVersion", Type::Text),
+];
+const PULL_SECRET: &[Field] = &[(1, "name", Type::Text)];
+const NAMESPACE: &[Field] = &[(1, "finalizers", Type::Texts)];
+const RULE: &[Field] = &[
+    (1, "verbs", Type::Texts),
+    (2, "apiGroups", Type::Texts),
+    (3, "resources", Type::Texts),
+    (4, "resourceNames", Type::Texts),
+    (5, "nonResourceURLs", Type::Texts),
+];
+const SUBJECT: &[Field] = &[
+    (1, "kind", Type::Text),
+    (2, "apiGroup", Type::Text),
+    (3, "name", Type::Text),
+    (4, "namespace", Type::Text),
+];
+const ROLE_REF: &[Field] = &[
+    (1, "apiGroup", Type::Text),
+    (2, "kind", Type::Text),
+    (3, "name", Type::Text),
+];
+const ROLE: &[Field] = &[
+    (1, "metadata", Type::Message(META)),
+    (2, "rules", Type::Messages(RULE)),
+];
+const BINDING: &[Field] = &[
+    (1, "metadata", Type::Message(META)),
+    (2, "subjects", Type::Messages(SUBJECT)),
+    (3, "roleRef", Type::Message(ROLE_REF)),
+];
+
 /// Kinds with the fields of their objects.
 const KINDS: &[(&str, &[Field])] = &[
+    (
+        "Namespace",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(NAMESPACE)),
+        ],
+    ),
+    (
+        "ConfigMap",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "data", Type::Map),
+            (3, "binaryData", Type::MapOfBytes),
+            (4, "immutable", Type::Bool),
+        ],
+    ),
+    (
+        "Secret",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "data", Type::MapOfBytes),
+            (3, "type", Type::Text),
+            (4, "stringData", Type::Map),
+            (5, "immutable", Type::Bool),
+        ],
+    ),
+    (
+        "ServiceAccount",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "secrets", Type::Messages(NAMED)),
+            (3, "imagePullSecrets", Type::Messages(PULL_SECRET)),
+            (4, "automountServiceAccountToken", Type::Bool),
+        ],
+    ),
+    ("Role", ROLE),
+    ("ClusterRole", ROLE),
+    ("RoleBinding", BINDING),
+    ("ClusterRoleBinding", BINDING),
     (
         "SelfSubjectAccessReview",
         &[
@@ -301,7 +379,9 @@ fn add(
         (Type::Message(fields) | Type::Messages(fields), Wire::Bytes(bytes)) => {
             Value::Object(message(bytes, fields, depth + 1)?)
         }
-        (Type::Map | Type::MapOfTexts, Wire::Bytes(bytes)) => return entry(object, name, kind, bytes, depth),
+        (Type::Map | Type::MapOfBytes | Type::MapOfTexts, Wire::Bytes(bytes)) => {
+            return entry(object, name, kind, bytes, depth);
+        }
         _ => return Err(ProtoError::Malformed),
     };
     match kind {
@@ -324,11 +404,16 @@ fn entry(
     const ITEMS: &[Field] = &[(1, "items", Type::Texts)];
     const TEXTS: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Text)];
     const LISTS: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Message(ITEMS))];
-    let fields = if matches!(kind, Type::Map) { TEXTS } else { LISTS };
+    const BYTES: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Bytes)];
+    let fields = match kind {
+        Type::Map => TEXTS,
+        Type::MapOfBytes => BYTES,
+        _ => LISTS,
+    };
     let pair = message(bytes, fields, depth + 1)?;
     let key = pair.get("key").and_then(Value::as_str).unwrap_or_default();
     let value = match (kind, pair.get("value")) {
-        (Type::Map, value) => value.cloned().unwrap_or_else(|| "".into()),
+        (Type::Map | Type::MapOfBytes, value) => value.cloned().unwrap_or_else(|| "".into()),
         (_, value) => value.map(|list| list["items"].clone()).unwrap_or_default(),
     };
     let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));

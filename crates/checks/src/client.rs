@@ -44,8 +44,13 @@ impl Plane {
             token_auth_file,
             disable_admission_plugins: vec!["ServiceAccount".into()],
         };
-        let plane = server::start(&args, SystemClock::shared()).await.context("the server did not start")?;
-        Ok(Plane { plane, _folder: folder })
+        let plane = server::start(&args, SystemClock::shared())
+            .await
+            .context("the server did not start")?;
+        Ok(Plane {
+            plane,
+            _folder: folder,
+        })
     }
 
     /// A client that trusts the server and shows nothing of itself.
@@ -62,7 +67,10 @@ impl Plane {
             .expect("ring has the default versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Https { address, tls: TlsConnector::from(Arc::new(tls)) }
+        Https {
+            address,
+            tls: TlsConnector::from(Arc::new(tls)),
+        }
     }
 }
 

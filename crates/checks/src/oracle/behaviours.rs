@@ -29,16 +29,26 @@ pub fn run(dir: &Path, only: Option<&str>) -> Vec<FileResult> {
         return Vec::new();
     }
     let result = run_table(&dir.join(FILE)).unwrap_or_else(|error| (0, vec![format!("{error:#}")]));
-    vec![FileResult { file: FILE.into(), passed: result.0, failed: result.1 }]
+    vec![FileResult {
+        file: FILE.into(),
+        passed: result.0,
+        failed: result.1,
+    }]
 }
 
 fn run_table(path: &Path) -> Result<(usize, Vec<String>)> {
     let table: Value = serde_json::from_slice(&std::fs::read(path)?)?;
     let cases = table["cases"].as_array().context("the table has no cases")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let plane = Plane::start(Some(TOKENS)).await?;
-        let mut run = Run { client: plane.client(), saved: HashMap::new() };
+        let mut run = Run {
+            client: plane.client(),
+            saved: HashMap::new(),
+        };
         let (mut passed, mut failed) = (0, Vec::new());
         for case in cases {
             match run.case(case).await {
@@ -93,7 +103,9 @@ impl Run {
 
     fn request(&self, case: &Value) -> Result<Request<Full<Bytes>>> {
         let path = self.fill(text(case, "path"));
-        let mut request = Request::builder().method(text(case, "method")).uri(path.replace(' ', "%20"));
+        let mut request = Request::builder()
+            .method(text(case, "method"))
+            .uri(path.replace(' ', "%20"));
         let token = match case.get("user").map(|user| user.as_str().unwrap_or_default()) {
             None => "tok-admin".to_string(),
             Some("") => String::new(),
@@ -112,7 +124,10 @@ impl Run {
             other => Some(self.fill(&other.to_string())),
         };
         if body.is_some() {
-            request = request.header("content-type", case["content_type"].as_str().unwrap_or("application/json"));
+            request = request.header(
+                "content-type",
+                case["content_type"].as_str().unwrap_or("application/json"),
+            );
         }
         for (name, value) in case["headers"].as_object().into_iter().flatten() {
             request = request.header(name, value.as_str().unwrap_or_default());
@@ -160,8 +175,14 @@ fn head(expect: &Value, response: &Response<Incoming>, problems: &mut Vec<String
             problems.push(format!("header {name} is {:?}, expected {wanted}", header(name)));
         }
     }
-    if let Some(wanted) = expect["content_type"].as_str().filter(|wanted| header("content-type") != Some(wanted)) {
-        problems.push(format!("content type is {:?}, expected {wanted}", header("content-type")));
+    if let Some(wanted) = expect["content_type"]
+        .as_str()
+        .filter(|wanted| header("content-type") != Some(wanted))
+    {
+        problems.push(format!(
+            "content type is {:?}, expected {wanted}",
+            header("content-type")
+        ));
     }
 }
 
@@ -194,7 +215,12 @@ fn body(expect: &Value, bytes: &[u8], problems: &mut Vec<String>) {
             problems.push(format!("{got} items, expected {wanted}"));
         }
     }
-    for part in expect["message_contains"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for part in expect["message_contains"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if !text(&object, "message").contains(part) {
             problems.push(format!("the message lacks {part:?}"));
         }
@@ -207,18 +233,27 @@ fn body(expect: &Value, bytes: &[u8], problems: &mut Vec<String>) {
 fn status(expect: &Value, object: &Value, problems: &mut Vec<String>) {
     for key in ["status", "reason", "code"] {
         if !expect[key].is_null() && object[key] != expect[key] {
-            problems.push(format!("status.{key} is {}, expected {}", object[key], expect[key]));
+            problems.push(format!(
+                "status.{key} is {}, expected {}",
+                object[key], expect[key]
+            ));
         }
     }
     for (key, wanted) in expect["details"].as_object().into_iter().flatten() {
         if object["details"][key] != *wanted {
-            problems.push(format!("details.{key} is {}, expected {wanted}", object["details"][key]));
+            problems.push(format!(
+                "details.{key} is {}, expected {wanted}",
+                object["details"][key]
+            ));
         }
     }
-    let Some(wanted) = expect["causes"].as_array() else { return };
+    let Some(wanted) = expect["causes"].as_array() else {
+        return;
+    };
     let causes = object["details"]["causes"].as_array().into_iter().flatten();
-    let got: Vec<Value> =
-        causes.map(|cause| format!("{}|{}", text(cause, "reason"), text(cause, "field")).into()).collect();
+    let got: Vec<Value> = causes
+        .map(|cause| format!("{}|{}", text(cause, "reason"), text(cause, "field")).into())
+        .collect();
     if got != *wanted {
         problems.push(format!("causes are {got:?}, expected {wanted:?}"));
     }
@@ -236,10 +271,11 @@ fn fits(got: &Value, wanted: &Value) -> bool {
 /// Follows a dotted path; `\.` is a dot inside a key.
 fn look<'a>(object: &'a Value, path: &str) -> &'a Value {
     let path = path.replace("\\.", "\0");
-    path.split('.').fold(object, |value, part| match (value, part.parse::<usize>()) {
-        (Value::Array(list), Ok(index)) => list.get(index).unwrap_or(&Value::Null),
-        _ => &value[part.replace('\0', ".").as_str()],
-    })
+    path.split('.')
+        .fold(object, |value, part| match (value, part.parse::<usize>()) {
+            (Value::Array(list), Ok(index)) => list.get(index).unwrap_or(&Value::Null),
+            _ => &value[part.replace('\0', ".").as_str()],
+        })
 }
 
 /// Reads a watch's events: the wanted number, and whatever comes right behind them.
@@ -272,11 +308,20 @@ fn compare_events(expect: &Value, got: &[Value], problems: &mut Vec<String>) {
             ("name", &object["metadata"]["name"]),
             ("annotations", &object["metadata"]["annotations"]),
         ];
-        pairs.iter().all(|(key, value)| wanted.get(key).is_none_or(|wanted| wanted == *value))
+        pairs
+            .iter()
+            .all(|(key, value)| wanted.get(key).is_none_or(|wanted| wanted == *value))
     };
     let fit = got.len() == wanted.len() && got.iter().zip(&wanted).all(|(event, wanted)| same(event, wanted));
     if !fit {
-        let shown: Vec<String> = got.iter().map(|event| format!("{} {}", event["type"], look(event, "object.metadata.name"))).collect();
-        problems.push(format!("events were [{}], expected {}", shown.join(", "), expect["events"]));
+        let shown: Vec<String> = got
+            .iter()
+            .map(|event| format!("{} {}", event["type"], look(event, "object.metadata.name")))
+            .collect();
+        problems.push(format!(
+            "events were [{}], expected {}",
+            shown.join(", "),
+            expect["events"]
+        ));
     }
 }

@@ -10,7 +10,12 @@ use std::sync::LazyLock;
 
 /// All annotations together, upstream's limit.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
-const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+const STANDARD_FINALIZERS: [&str; 4] = [
+    "kubernetes",
+    "orphan",
+    "foregroundDeletion",
+    "customresourcecleanup.apiextensions.k8s.io",
+];
 
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
