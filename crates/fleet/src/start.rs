@@ -103,7 +103,7 @@ impl Caches {
     }
 }
 
-/// Starts every controller of this crate and of `machines`; they end with `config.shutdown`. The kinds must
+/// Starts every controller of this crate, of `machines` and of `repair`; they end with `config.shutdown`. The kinds must
 /// be served already.
 pub fn start(config: FleetConfig) -> Fleet {
     let FleetConfig {
@@ -141,6 +141,7 @@ pub fn start(config: FleetConfig) -> Fleet {
     start_machines(&context, &caches);
     start_clusters(&context, &caches);
     machines::start(&machines_context);
+    mainstay_repair::start(&machines_context, context.providers.clone());
     Fleet {
         context,
         machines: machines_context,

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
-use mainstay_api::{ComputeNode, Host, NodeJoin, OSImage};
+use mainstay_api::{ComputeNode, Host, HostState, NodeJoin, OSImage};
 use mainstay_capi::Machine;
 use mainstay_control::{Error, ObjectKey, Requeue, write};
 use mainstay_machines::objects::controller_of;
-use mainstay_provider::{Provider, RequestId};
+use mainstay_provider::{PowerState, Provider, RequestId};
 use std::sync::Arc;
 
-use crate::Context;
+use crate::{Context, host::host_id};
 use plan::{Seen, Step, plan};
 
 /// How soon a running task is looked at again.
@@ -94,6 +94,7 @@ async fn observe(work: &mut Work<'_>, node: ComputeNode) -> Result<Seen, Error> 
     work.join = join;
     let deleting = node.metadata.deletion_timestamp.is_some();
     let host = work.host.as_ref().map(ResourceExt::name_any);
+    let fenced = deleting && is_fenced(work).await;
     Ok(Seen {
         node,
         host,
@@ -101,7 +102,18 @@ async fn observe(work: &mut Work<'_>, node: ComputeNode) -> Result<Seen, Error> 
         join_incarnation,
         task,
         deleting,
+        fenced,
     })
+}
+
+/// The host is out for repair and reads back as switched off.
+async fn is_fenced(work: &Work<'_>) -> bool {
+    let Some(host) = &work.host else { return false };
+    let out = host
+        .status
+        .as_ref()
+        .is_some_and(|status| status.state == HostState::BreakFix);
+    out && work.provider.power_state(&host_id(host)).await == Ok(PowerState::Off)
 }
 
 /// The host that the machine has: the named one, or one that was claimed before the name was written.

@@ -29,6 +29,8 @@ pub struct Seen {
     pub task: Option<Task>,
     /// The object that owns it is gone or it is being deleted.
     pub deleting: bool,
+    /// The host is out for repair and proven off: it need not be wiped before its machine goes.
+    pub fenced: bool,
 }
 
 /// What to do next.
@@ -96,6 +98,9 @@ pub const FAILED: &str = "Failed";
 
 /// Decides the next step.
 pub fn plan(seen: &Seen, now: Timestamp) -> Step {
+    if seen.deleting && seen.fenced {
+        return Step::Release;
+    }
     if let Some(step) = running_task(seen, now) {
         return step;
     }
