@@ -256,6 +256,20 @@ impl Group {
     }
 }
 
+/// Removes the groups above this path that nothing is left in. Not for use while others make groups there.
+pub(crate) fn remove_empty_parents(hierarchies: &Hierarchies, path: &str) {
+    for point in hierarchies.mount_points() {
+        for parent in Path::new(path)
+            .ancestors()
+            .skip(1)
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            // A group that is still used refuses, and that is right.
+            let _ = fs::remove_dir(point.join(parent));
+        }
+    }
+}
+
 /// A new version-1 cpuset is empty and refuses processes: fill it, and those above it, from their parents.
 fn inherit_cpuset(root: &Path, path: &str) -> Result<()> {
     let mut folder = root.to_owned();

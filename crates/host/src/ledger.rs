@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Group, Hierarchies};
 use crate::error::{Error, Result, io};
-use crate::{mounts, network};
+use crate::{cgroup, mounts, network};
 
 /// One thing on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,8 +142,9 @@ impl Ledger {
     pub fn undo(&self) -> Result<Vec<(Item, Error)>> {
         let mut left = Vec::new();
         for item in self.items().into_iter().rev() {
-            if let Err(error) = self.remove(&item) {
-                left.push((item, error));
+            match self.remove(&item) {
+                Ok(()) => remove_empty_groups(&item)?,
+                Err(error) => left.push((item, error)),
             }
         }
         if left.is_empty() {
@@ -204,6 +205,14 @@ fn undo_item(item: &Item) -> Result<()> {
         }
         Item::Sysctl { name, previous } => network::set_sysctl(name, previous),
     }
+}
+
+/// Removes the empty groups above a removed one.
+fn remove_empty_groups(item: &Item) -> Result<()> {
+    if let Item::Cgroup { path } = item {
+        cgroup::remove_empty_parents(&Hierarchies::detect()?, path);
+    }
+    Ok(())
 }
 
 /// Removes a folder after unmounting whatever is mounted in it.

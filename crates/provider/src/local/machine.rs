@@ -84,6 +84,12 @@ impl Inner {
         let failed = host_error("make the bridge", "of this computer");
         let config = &self.config;
         let (name, (address, prefix)) = (config.bridge_name(), config.bridge);
+        // All machines' groups are below this one, so undoing it last leaves none.
+        let groups = format!("mainstay/{}", config.instance);
+        config
+            .ledger
+            .record(Item::Cgroup { path: groups })
+            .map_err(&failed)?;
         config
             .ledger
             .record(Item::Link { name: name.clone() })

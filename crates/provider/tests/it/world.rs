@@ -153,17 +153,16 @@ pub fn traces(instance: &str, folder: &Path) -> BTreeSet<String> {
             .filter(|name| name.contains(instance))
             .map(|name| format!("netns {name}")),
     );
-    for point in Hierarchies::detect().unwrap().mount_points() {
-        let groups = std::fs::read_dir(point.join("mainstay").join(instance))
-            .into_iter()
-            .flatten()
-            .flatten();
-        found.extend(
-            groups
-                .filter(|entry| entry.path().is_dir())
-                .map(|entry| format!("cgroup {}", entry.path().display())),
-        );
-    }
+    let groups = Hierarchies::detect().unwrap();
+    let groups = groups
+        .mount_points()
+        .into_iter()
+        .map(|point| point.join("mainstay").join(instance));
+    found.extend(
+        groups
+            .filter(|group| group.exists())
+            .map(|group| format!("cgroup {}", group.display())),
+    );
     found
 }
 
