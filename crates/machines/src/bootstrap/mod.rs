@@ -114,6 +114,10 @@ fn wanted_incarnation(compute: Option<&ComputeNode>) -> i64 {
 }
 
 fn due(seen: &Seen, now: Timestamp) -> Due {
+    // The join data names the provider and the incarnation, which the ComputeNode knows.
+    if seen.compute.is_none() {
+        return Due::In(WAIT);
+    }
     let status = seen.config.status.clone().unwrap_or_default();
     let wanted = wanted_incarnation(seen.compute.as_ref());
     let Some(expires) = status
