@@ -384,7 +384,7 @@ mod tests {
             |f: &str| std::fs::read_to_string(dir.path().join("kubepods/podu").join(f)).expect("there");
         assert_eq!(
             (read("cpu.weight"), read("cpu.max")),
-            ("4".into(), "10000 100000".into())
+            ("17".into(), "10000 100000".into())
         );
     }
 }

@@ -24,6 +24,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// How long to wait after a failed attempt to join.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// From so many failures on the wait no longer grows: a request that is denied again and again costs little.
+const MOST_FAILURES: u32 = 15;
+
 /// Why the node has no certificate (yet).
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -303,6 +306,7 @@ async fn join_once(join: &NodeConfig, store: &Store, clock: &SharedClock) -> Res
 /// Keeps the node joined for as long as it runs: certificate first, then a new one before each expires.
 /// Failures are logged and tried again; the rest of the agent works on without an API server meanwhile.
 pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, clock: SharedClock) {
+    let mut failures = 0;
     loop {
         let held = match join_once(&join, &store, &clock).await {
             Ok(held) => held,
@@ -311,10 +315,12 @@ pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, c
                     error = mainstay_base::error::chain(&error),
                     "could not join the cluster yet"
                 );
-                tokio::time::sleep(RETRY).await;
+                failures = (failures + 1).min(MOST_FAILURES);
+                tokio::time::sleep(RETRY * failures).await;
                 continue;
             }
         };
+        failures = 0;
         let client = match connect(&join, &held.credentials()).await {
             Ok(client) => client,
             Err(error) => {

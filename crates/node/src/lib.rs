@@ -19,6 +19,7 @@ pub mod lease;
 pub mod logs;
 pub mod network;
 pub mod node_status;
+pub mod oracle;
 pub mod plan;
 pub mod pods;
 pub mod podspec;

@@ -24,6 +24,9 @@ const PATIENCE: u32 = 20;
 /// Wait after the list of nodes was lost or refused.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// Wait after the API server said that this node may not see others.
+const REFUSED_RETRY: Duration = Duration::from_secs(600);
+
 /// The bridge configuration for a range.
 pub fn bridge_config(range: &str) -> String {
     json!({
@@ -127,6 +130,7 @@ fn neighbour(node: &Node, own: &str) -> Option<(String, String)> {
 async fn keep_routes(shared: &Shared) {
     let mut routes: BTreeMap<String, String> = BTreeMap::new();
     loop {
+        let mut refused = false;
         let api: Api<Node> = Api::all(shared.api.joined().await);
         let mut stream = watcher::watcher(api, watcher::Config::default().any_semantic()).boxed();
         while let Some(event) = stream.next().await {
@@ -138,6 +142,7 @@ async fn keep_routes(shared: &Shared) {
                         error = mainstay_base::error::chain(&error),
                         "other nodes cannot be seen: no routes to their pods"
                     );
+                    refused = matches!(&error, watcher::Error::InitialListFailed(kube::Error::Api(s)) if s.code == 403);
                     break;
                 }
             };
@@ -148,7 +153,7 @@ async fn keep_routes(shared: &Shared) {
                 routes.insert(range, address);
             }
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(if refused { REFUSED_RETRY } else { RETRY }).await;
     }
 }
 

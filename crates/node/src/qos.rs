@@ -51,9 +51,17 @@ pub fn quota(milli: i64, period_us: i64) -> i64 {
     }
 }
 
-/// `cpu.weight` (cgroup v2) for `cpu.shares`.
+/// `cpu.weight` (cgroup v2) for `cpu.shares`: 1024 shares are the default weight of 100, as current runtimes count.
 pub fn weight(shares: i64) -> i64 {
-    1 + ((shares - 2) * 9999) / 262_142
+    match shares {
+        0 => 0,
+        s if s <= MIN_SHARES => 1,
+        s if s >= MAX_SHARES => 10_000,
+        s => {
+            let l = (s as f64).log2();
+            10f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0).ceil() as i64
+        }
+    }
 }
 
 fn list(list: &mainstay_semantics::pod::ResourceList) -> Amounts {

@@ -5,6 +5,7 @@
 mod autoscaler;
 mod behaviours;
 mod fleet;
+mod kubelet;
 mod npd;
 mod objects;
 mod semantics;
@@ -37,6 +38,7 @@ const MODULES: &[Module] = &[
     autoscaler::run,
     behaviours::run,
     fleet::run,
+    kubelet::run,
     npd::run,
     objects::run,
     semantics::run,

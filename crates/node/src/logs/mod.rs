@@ -17,7 +17,7 @@ pub fn tail_text(path: &Path, lines: usize, bytes: usize) -> Vec<u8> {
     let start = read::tail_start(&raw, options.tail);
     for line in raw[start..].split_inclusive(|b| *b == b'\n') {
         if let Some(parsed) = read::parse(line) {
-            text.extend_from_slice(parsed.content);
+            text.extend_from_slice(&parsed.content);
             if !parsed.partial {
                 text.push(b'\n');
             }

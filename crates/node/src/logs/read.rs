@@ -1,5 +1,6 @@
 //! Reads logs in the CRI format: `TIME STREAM TAG TEXT`, tag `F` for a whole line and `P` for a part of one.
 
+use std::borrow::Cow;
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,40 +31,72 @@ pub struct Options {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line<'l> {
     /// RFC 3339 with nanoseconds.
-    pub time: &'l str,
+    pub time: Cow<'l, str>,
     /// `stdout` or `stderr`.
-    pub stream: &'l str,
-    /// More of the same line follows.
+    pub stream: Cow<'l, str>,
+    /// More of the same line follows, or the text carries its own line end.
     pub partial: bool,
     /// The text without its line end.
-    pub content: &'l [u8],
+    pub content: Cow<'l, [u8]>,
+}
+
+/// A line of Docker's JSON logs, which older runtimes leave behind.
+#[derive(serde::Deserialize)]
+struct JsonLine {
+    log: String,
+    stream: String,
+    time: String,
 }
 
 /// Parses one line; `None` when it is not in the format.
 pub fn parse(line: &[u8]) -> Option<Line<'_>> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let mut parts = line.splitn(4, |b| *b == b' ');
+    if line.first() == Some(&b'{') {
+        let json: JsonLine = serde_json::from_slice(line).ok()?;
+        return Some(Line {
+            time: json.time.into(),
+            stream: json.stream.into(),
+            partial: true,
+            content: json.log.into_bytes().into(),
+        });
+    }
+    let ended = line.strip_suffix(b"\n");
+    let mut parts = ended.unwrap_or(line).splitn(4, |b| *b == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
     let stream = std::str::from_utf8(parts.next()?).ok()?;
     let tags = std::str::from_utf8(parts.next()?).ok()?;
     let known = matches!(stream, "stdout" | "stderr") && time.parse::<jiff::Timestamp>().is_ok();
     known.then(|| Line {
-        time,
-        stream,
-        partial: tags.split(':').next() == Some("P"),
-        content: parts.next().unwrap_or(b""),
+        time: time.into(),
+        stream: stream.into(),
+        partial: tags.split(':').next() == Some("P") || ended.is_none(),
+        content: parts.next().unwrap_or(b"").into(),
     })
+}
+
+/// A time with all nine digits of its second, as readers of logs expect.
+fn full_time(time: &str) -> String {
+    let zone = time
+        .char_indices()
+        .skip(19)
+        .find(|(_, c)| matches!(c, 'Z' | '+' | '-'))
+        .map_or(time.len(), |(at, _)| at);
+    let (clock, zone) = time.split_at(zone);
+    let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    format!("{seconds}.{fraction:0<9}{zone}")
 }
 
 /// Where the last `tail` lines begin.
 pub fn tail_start(data: &[u8], tail: Option<usize>) -> usize {
     let Some(tail) = tail else { return 0 };
-    let body = data.strip_suffix(b"\n").unwrap_or(data);
     if tail == 0 {
         return data.len();
     }
-    let ends = body.iter().enumerate().rev().filter(|(_, b)| **b == b'\n');
-    ends.map(|(at, _)| at + 1).nth(tail - 1).unwrap_or(0)
+    // A last line that is not ended yet does not count.
+    let body = data.strip_suffix(b"\n");
+    let skipped = if body.is_some() { tail - 1 } else { tail };
+    let ends = body.unwrap_or(data).iter().enumerate().rev();
+    let mut ends = ends.filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1);
+    ends.nth(skipped).unwrap_or(0)
 }
 
 /// Turns raw lines into what a reader sees.
@@ -84,8 +117,15 @@ impl<'o> Writer<'o> {
 
     /// Appends one raw line; false when the limit is reached.
     fn add(&mut self, raw: &[u8], out: &mut Vec<u8>) -> bool {
+        if self.left == 0 {
+            return false;
+        }
         let Some(line) = parse(raw) else { return true };
-        let wrong_stream = self.options.stream.as_deref().is_some_and(|s| s != line.stream);
+        let wrong_stream = self
+            .options
+            .stream
+            .as_deref()
+            .is_some_and(|s| s != line.stream.as_ref());
         let early = self
             .options
             .since
@@ -95,10 +135,10 @@ impl<'o> Writer<'o> {
         }
         let mut text = Vec::with_capacity(line.content.len() + 40);
         if self.options.timestamps && !self.middle_of_line {
-            text.extend_from_slice(line.time.as_bytes());
+            text.extend_from_slice(full_time(&line.time).as_bytes());
             text.push(b' ');
         }
-        text.extend_from_slice(line.content);
+        text.extend_from_slice(&line.content);
         if !line.partial {
             text.push(b'\n');
         }
@@ -108,6 +148,23 @@ impl<'o> Writer<'o> {
         self.left -= taken;
         self.left > 0
     }
+}
+
+/// What a reader of each stream sees of a whole log.
+pub fn split(data: &[u8], options: &Options) -> std::collections::HashMap<&'static str, Vec<u8>> {
+    let mut writer = Writer::new(options);
+    let mut out = std::collections::HashMap::new();
+    let lines = data[tail_start(data, options.tail)..].split_inclusive(|b| *b == b'\n');
+    for line in lines.take(options.tail.unwrap_or(usize::MAX)) {
+        let stream = match parse(line).map(|l| l.stream == "stderr") {
+            Some(true) => "stderr",
+            _ => "stdout",
+        };
+        if !writer.add(line, out.entry(stream).or_default()) {
+            break;
+        }
+    }
+    out
 }
 
 /// How often a growing log is looked at.
@@ -229,7 +286,7 @@ mod tests {
             timestamps: true,
             ..Default::default()
         };
-        assert_eq!(read(tail).await, "2026-01-01T00:00:02Z three\n");
+        assert_eq!(read(tail).await, "2026-01-01T00:00:02.000000000Z three\n");
         let since = Options {
             since: "2026-01-01T00:00:01Z".parse().ok(),
             stream: Some("stderr".into()),

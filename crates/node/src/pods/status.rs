@@ -198,70 +198,117 @@ fn container_status(
     }
 }
 
-/// The phase for the given statuses.
+/// How far a pod has come, beside its containers' states.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Begun {
+    /// An app container has run: init containers are over for good.
+    pub initialized: bool,
+    /// Nothing will be started any more.
+    pub ended: bool,
+}
+
+/// Where init containers stand.
+#[derive(Default)]
+struct InitState {
+    failed: bool,
+    pending: bool,
+    sidecar_runs: bool,
+}
+
+fn last_exit(status: &ContainerStatus) -> Option<i32> {
+    let last = status.last_state.as_ref()?.terminated.as_ref()?;
+    Some(last.exit_code)
+}
+
+fn exit(status: &ContainerStatus) -> Option<i32> {
+    let state = status.state.as_ref()?.terminated.as_ref()?;
+    Some(state.exit_code)
+}
+
+fn init_state(spec: &PodSpec, inits: &[ContainerStatus], initialized: bool) -> InitState {
+    let never = spec.restart_policy.as_deref() == Some("Never");
+    let mut found = InitState::default();
+    for container in spec.init_containers.iter().flatten() {
+        let status = inits.iter().find(|s| s.name == container.name);
+        let Some(status) = status else {
+            found.pending = true;
+            continue;
+        };
+        let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
+        if is_sidecar(container) {
+            let begun = match running {
+                true => status.started == Some(true) || initialized,
+                false => exit(status).is_some() || last_exit(status).is_some(),
+            };
+            found.pending |= !begun;
+            found.sidecar_runs |= running;
+            continue;
+        }
+        match (running, exit(status).or(last_exit(status))) {
+            (true, _) | (false, None) => found.pending = true,
+            (false, Some(0)) => {}
+            (false, Some(_)) if never => found.failed = true,
+            (false, Some(_)) => found.pending |= !initialized,
+        }
+    }
+    found
+}
+
+/// The phase for the given statuses; containers without a status count as unknown.
 pub fn phase(
     spec: &PodSpec,
     inits: &[ContainerStatus],
     apps: &[ContainerStatus],
-    ended: bool,
+    begun: Begun,
 ) -> &'static str {
     let policy = spec.restart_policy.as_deref().unwrap_or("Always");
-    let has_begun = apps.iter().any(|s| {
-        s.state
-            .as_ref()
-            .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
-            || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
-    });
-    let (mut init_failed, mut init_pending) = (false, false);
-    for (status, container) in inits.iter().zip(spec.init_containers.iter().flatten()) {
-        let state = status.state.as_ref();
-        let exit = state.and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-        if is_sidecar(container) {
-            let begun = status.started == Some(true) || exit.is_some();
-            init_pending |= !begun;
+    let init = init_state(spec, inits, begun.initialized);
+    let (mut unknown, mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0, 0);
+    let mut restarts = policy == "Always" || init.sidecar_runs;
+    for container in &spec.containers {
+        let Some(status) = apps.iter().find(|s| s.name == container.name) else {
+            unknown += 1;
             continue;
-        }
-        match exit {
-            Some(0) => {}
-            Some(_) if policy == "Never" => init_failed = true,
-            _ => init_pending = true,
-        }
-    }
-    let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
-    for status in apps {
-        let state = status.state.as_ref();
-        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        let exit = state.and_then(|s| s.terminated.as_ref());
-        if state.is_some_and(|s| s.running.is_some()) {
+        };
+        let state = status.state.clone().unwrap_or_default();
+        if state.running.is_some() {
             running += 1;
-        } else if let Some(exit) = exit.or(last) {
+        } else if let Some(code) = exit(status) {
             stopped += 1;
-            succeeded += usize::from(exit.exit_code == 0);
+            succeeded += usize::from(code == 0);
+            restarts |= policy == "OnFailure" && code != 0;
+        } else if state.waiting.is_some() {
+            match last_exit(status) {
+                Some(code) => {
+                    stopped += 1;
+                    restarts |= policy == "OnFailure" && code != 0;
+                }
+                None => waiting += 1,
+            }
         } else {
-            waiting += 1;
+            unknown += 1;
         }
     }
-    if init_failed {
+    if init.failed && policy == "Never" {
         return "Failed";
     }
-    if ended && running == 0 {
-        return if waiting == 0 && stopped > 0 && stopped == succeeded {
-            "Succeeded"
-        } else {
-            "Failed"
-        };
-    }
-    if (init_pending && !has_begun) || waiting > 0 {
+    if init.pending || waiting > 0 {
         return "Pending";
     }
-    match (running, stopped) {
-        (1.., _) => "Running",
-        (0, 0) => "Pending",
-        _ if policy == "Always" => "Running",
-        _ if stopped == succeeded => "Succeeded",
-        _ if policy == "Never" => "Failed",
-        _ => "Running",
+    if running > 0 && unknown == 0 {
+        return "Running";
     }
+    if running == 0 && stopped > 0 && unknown == 0 {
+        let all_well = stopped == succeeded;
+        return match begun.ended {
+            true if all_well => "Succeeded",
+            true => "Failed",
+            _ if restarts => "Running",
+            _ if all_well => "Succeeded",
+            _ => "Failed",
+        };
+    }
+    "Pending"
 }
 
 struct Verdict {
@@ -431,7 +478,7 @@ pub fn build(input: &Input<'_>) -> PodStatus {
     let (inits, apps) = (statuses(init_specs, true), statuses(&spec.containers, false));
     let phase = match input.failure {
         Some(_) => "Failed",
-        None => phase(spec, &inits, &apps, input.ended),
+        None => reported_phase(input, spec, &inits, &apps),
     };
     let conditions = conditions(input, spec, &inits, &apps, phase);
     let ips = pod_ips(input);
@@ -461,6 +508,28 @@ pub fn build(input: &Input<'_>) -> PodStatus {
         qos_class: Some(qos::class(input.pod).as_str().to_owned()),
         observed_generation: input.pod.metadata.generation,
         ..Default::default()
+    }
+}
+
+/// The phase to report: once ended, a pod has failed unless everything went well.
+fn reported_phase(
+    input: &Input<'_>,
+    spec: &PodSpec,
+    inits: &[ContainerStatus],
+    apps: &[ContainerStatus],
+) -> &'static str {
+    let initialized = apps.iter().any(|s| {
+        let ran = s.state.as_ref().is_some_and(|s| s.running.is_some());
+        ran || exit(s).is_some() || last_exit(s).is_some()
+    });
+    let begun = Begun {
+        initialized,
+        ended: input.ended,
+    };
+    match phase(spec, inits, apps, begun) {
+        "Succeeded" => "Succeeded",
+        _ if input.ended && input.view.running().next().is_none() => "Failed",
+        other => other,
     }
 }
 

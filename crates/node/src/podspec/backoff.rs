@@ -13,12 +13,27 @@ struct Entry {
 }
 
 /// Restart back-off of the containers of one pod. Times are nanoseconds since the epoch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RestartBackoff {
+    initial: Duration,
     entries: HashMap<String, Entry>,
 }
 
+impl Default for RestartBackoff {
+    fn default() -> Self {
+        Self::starting_at(INITIAL)
+    }
+}
+
 impl RestartBackoff {
+    /// A back-off whose first wait is `initial`.
+    pub fn starting_at(initial: Duration) -> Self {
+        RestartBackoff {
+            initial,
+            entries: HashMap::new(),
+        }
+    }
+
     /// Tells how long a container that ended at `finished_at` must still wait, and counts the start if it need not.
     /// `run` is how long it ran.
     ///
@@ -32,7 +47,7 @@ impl RestartBackoff {
         now: i64,
         max: Duration,
     ) -> Result<(), (Duration, Duration)> {
-        let initial = INITIAL.min(max);
+        let initial = self.initial.min(max);
         let next = match self.entries.get(name) {
             None => initial,
             Some(_) if run > 2 * max => initial,

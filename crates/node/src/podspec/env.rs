@@ -70,9 +70,8 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 ///
 /// # Errors
 /// When the path is none of those supported.
-pub fn field(pod: &Pod, path: &str, sources: &Sources) -> Result<String, String> {
+pub fn field(pod: &Pod, path: &str) -> Result<String, String> {
     let meta = &pod.metadata;
-    let spec = pod.spec.as_ref();
     let of = |text: Option<&String>| text.cloned().unwrap_or_default();
     if let Some(key) = subscript(path, "metadata.labels") {
         return Ok(of(meta.labels.as_ref().and_then(|l| l.get(key))));
@@ -86,13 +85,25 @@ pub fn field(pod: &Pod, path: &str, sources: &Sources) -> Result<String, String>
         "metadata.uid" => of(meta.uid.as_ref()),
         "metadata.labels" => lines(meta.labels.as_ref()),
         "metadata.annotations" => lines(meta.annotations.as_ref()),
-        "spec.nodeName" => sources.node_name.clone(),
-        "spec.serviceAccountName" => of(spec.and_then(|s| s.service_account_name.as_ref())),
-        "status.hostIP" => of(sources.host_ips.first()),
-        "status.hostIPs" => sources.host_ips.join(","),
-        "status.podIP" => of(sources.pod_ips.first()),
-        "status.podIPs" => sources.pod_ips.join(","),
         other => return Err(format!("unsupported fieldPath: {other}")),
+    })
+}
+
+/// The value of a field in the environment: what [`field`] knows, and what only the running pod knows.
+///
+/// # Errors
+/// When the path is none of those supported.
+pub fn runtime_field(pod: &Pod, path: &str, sources: &Sources) -> Result<String, String> {
+    let first = |all: &[String]| all.first().cloned().unwrap_or_default();
+    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.clone());
+    Ok(match path {
+        "spec.nodeName" => sources.node_name.clone(),
+        "spec.serviceAccountName" => account.unwrap_or_default(),
+        "status.hostIP" => first(&sources.host_ips),
+        "status.hostIPs" => sources.host_ips.join(","),
+        "status.podIP" => first(&sources.pod_ips),
+        "status.podIPs" => sources.pod_ips.join(","),
+        other => return field(pod, other),
     })
 }
 
@@ -120,6 +131,11 @@ pub fn resource_field(
         .resource
         .split_once('.')
         .ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
+    let known =
+        ["cpu", "memory", "ephemeral-storage"].contains(&resource) || resource.starts_with("hugepages-");
+    if !known {
+        return Err(format!("unsupported container resource : {}", selector.resource));
+    }
     let given = container.resources.as_ref();
     let list = match kind {
         "limits" => given.and_then(|r| r.limits.as_ref()),
@@ -150,7 +166,7 @@ fn from_source(
     sources: &Sources,
 ) -> Result<Option<String>, String> {
     if let Some(selector) = &from.field_ref {
-        return field(pod, &selector.field_path, sources).map(Some);
+        return runtime_field(pod, &selector.field_path, sources).map(Some);
     }
     if let Some(selector) = &from.resource_field_ref {
         return resource_field(pod, container, selector, sources).map(Some);

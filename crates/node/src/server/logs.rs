@@ -48,10 +48,12 @@ fn choose(seen: &[ContainerView], name: &str, previous: bool) -> Option<Containe
     let mut own = seen
         .iter()
         .filter(|c| c.name == name && matches!(c.state, State::Running | State::Exited));
-    if previous {
-        own.nth(1).cloned()
-    } else {
-        own.next().cloned()
+    let newest = own.next()?;
+    // While a container waits for its restart, the one before it is the one that ended last.
+    let waits = newest.state == State::Exited && newest.attempt > 0;
+    match previous {
+        false => Some(newest.clone()),
+        true => own.next().or(Some(newest).filter(|_| waits)).cloned(),
     }
 }
 

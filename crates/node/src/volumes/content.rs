@@ -126,7 +126,7 @@ fn downward(
     let mut files = Files::new();
     for item in items.into_iter().flatten() {
         let text = match (&item.field_ref, &item.resource_field_ref) {
-            (Some(selector), _) => field(pod, &selector.field_path, &objects.sources)?,
+            (Some(selector), _) => field(pod, &selector.field_path)?,
             (None, Some(selector)) => {
                 let name = selector.container_name.as_deref().unwrap_or("");
                 let spec = pod.spec.as_ref().ok_or("pod has no spec")?;
