@@ -1,4 +1,5 @@
-//! The CRI v1 messages and clients, generated: change nothing here, run `cargo xtask generate cri`.
+//! The CRI v1 messages and clients, generated with tonic-prost-build 0.14 (clients only, no transport, no comments):
+//! change nothing here by hand.
 //!
 //! Source: `pkg/apis/runtime/v1/api.proto` of the Go module k8s.io/cri-api v0.33.0, Copyright The Kubernetes
 //! Authors, licensed under the Apache License, Version 2.0 (the licence of this repository).
