@@ -191,9 +191,9 @@ impl Caches {
             .keys()
             .cloned()
             .collect();
-        known
-            .into_iter()
-            .for_each(|name| drop(loaded.entry(name).or_default()));
+        for name in known {
+            loaded.entry(name).or_default();
+        }
         for (name, entries) in loaded {
             self.resource(&name).replace(entries, revision);
         }

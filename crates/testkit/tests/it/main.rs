@@ -181,3 +181,47 @@ async fn pods_that_nobody_runs_go_at_once_others_get_time() {
     let bound = api.get("bound").await.unwrap();
     assert_eq!(bound.metadata.deletion_grace_period_seconds, Some(30));
 }
+
+#[tokio::test]
+async fn definitions_are_served_without_restart_and_take_their_objects_with_them() {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+    use kube::runtime::wait::{await_condition, conditions};
+
+    let plane = mainstay_testkit::plane().await;
+    let client = mainstay_testkit::admin(&plane);
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definition = json!({
+        "metadata": {"name": "foos.ex.io"},
+        "spec": {"group": "ex.io", "scope": "Namespaced", "names": {"kind": "Foo", "plural": "foos"}, "versions": [{
+            "name": "v1", "served": true, "storage": true,
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"replicas": {"type": "integer", "default": 3, "minimum": 0}}},
+                "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}}}
+        }]}
+    });
+    let definition: CustomResourceDefinition = serde_json::from_value(definition).unwrap();
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    let established = await_condition(definitions.clone(), "foos.ex.io", conditions::is_crd_established());
+    tokio::time::timeout(limit, established).await.unwrap().unwrap();
+
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("ex.io", "v1", "Foo"));
+    let foos: Api<DynamicObject> = Api::default_namespaced_with(client, &kind);
+    let foo = DynamicObject::new("f", &kind).data(json!({"spec": {}}));
+    let made = foos.create(&PostParams::default(), &foo).await.unwrap();
+    assert_eq!(made.data["spec"]["replicas"], 3);
+    let seven = Patch::Merge(json!({"spec": {"replicas": 7}}));
+    let scaled = foos.patch_scale("f", &PatchParams::default(), &seven).await.unwrap();
+    assert_eq!(scaled.spec.unwrap().replicas, Some(7));
+    let bad = DynamicObject::new("g", &kind).data(json!({"spec": {"replicas": -1}}));
+    let error = foos.create(&PostParams::default(), &bad).await.unwrap_err();
+    assert!(matches!(error, kube::Error::Api(status) if status.code == 422));
+
+    let uid = definitions.get("foos.ex.io").await.unwrap().metadata.uid.unwrap();
+    definitions.delete("foos.ex.io", &DeleteParams::default()).await.unwrap();
+    let gone = await_condition(definitions, "foos.ex.io", conditions::is_deleted(&uid));
+    tokio::time::timeout(limit, gone).await.unwrap().unwrap();
+    assert!(matches!(foos.get("f").await.unwrap_err(), kube::Error::Api(status) if status.code == 404));
+}
