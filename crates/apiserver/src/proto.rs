@@ -1,5 +1,6 @@
-//! Reads the few kinds that kubectl and client-go always send as protobuf. Everything else is answered with 415 and
-//! sent again as JSON by clients that can. A table of field numbers, no generated code.
+//! Reads the few kinds that kubectl's commands always send as protobuf. Everything else, and every field that the table
+//! does not know and that is not empty, is answered with 415: nothing is dropped silently. A table of field numbers,
+//! no generated code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,10 @@ enum Type {
     Map,
     /// A map of bytes.
     MapOfBytes,
+    /// A map of quantities.
+    Quantities,
+    /// What servers fill in; not read.
+    Dropped,
     /// A map of messages that hold one list of texts.
     MapOfTexts,
     Message(&'static [Field]),
@@ -54,7 +59,60 @@ const META: &[Field] = &[
     (12, "annotations", Type::Map),
     (13, "ownerReferences", Type::Messages(OWNER)),
     (14, "finalizers", Type::Texts),
+    (17, "managedFields", Type::Dropped),
 ];
+const SELECTOR_TERM: &[Field] = &[
+    (1, "key", Type::Text),
+    (2, "operator", Type::Text),
+    (3, "values", Type::Texts),
+];
+const SELECTOR: &[Field] = &[
+    (1, "matchLabels", Type::Map),
+    (2, "matchExpressions", Type::Messages(SELECTOR_TERM)),
+];
+const AGGREGATION: &[Field] = &[(1, "clusterRoleSelectors", Type::Messages(SELECTOR))];
+const PORT: &[Field] = &[
+    (1, "name", Type::Text),
+    (2, "hostPort", Type::Int),
+    (3, "containerPort", Type::Int),
+    (4, "protocol", Type::Text),
+    (5, "hostIP", Type::Text),
+];
+const CONTAINER: &[Field] = &[
+    (1, "name", Type::Text),
+    (2, "image", Type::Text),
+    (3, "command", Type::Texts),
+    (4, "args", Type::Texts),
+    (5, "workingDir", Type::Text),
+    (6, "ports", Type::Messages(PORT)),
+    (13, "terminationMessagePath", Type::Text),
+    (14, "imagePullPolicy", Type::Text),
+    (20, "terminationMessagePolicy", Type::Text),
+];
+const POD: &[Field] = &[
+    (2, "containers", Type::Messages(CONTAINER)),
+    (3, "restartPolicy", Type::Text),
+];
+const TEMPLATE: &[Field] = &[
+    (1, "metadata", Type::Message(META)),
+    (2, "spec", Type::Message(POD)),
+];
+const STRATEGY: &[Field] = &[(1, "type", Type::Text)];
+const DEPLOYMENT: &[Field] = &[
+    (1, "replicas", Type::Int),
+    (2, "selector", Type::Message(SELECTOR)),
+    (3, "template", Type::Message(TEMPLATE)),
+    (4, "strategy", Type::Message(STRATEGY)),
+];
+const JOB: &[Field] = &[
+    (1, "parallelism", Type::Int),
+    (2, "completions", Type::Int),
+    (3, "activeDeadlineSeconds", Type::Int),
+    (4, "selector", Type::Message(SELECTOR)),
+    (6, "template", Type::Message(TEMPLATE)),
+    (7, "backoffLimit", Type::Int),
+];
+const QUOTA: &[Field] = &[(1, "hard", Type::Quantities), (2, "scopes", Type::Texts)];
 
 const RESOURCE_ATTRIBUTES: &[Field] = &[
     (1, "namespace", Type::Text),
@@ -152,6 +210,7 @@ const ROLE_REF: &[Field] = &[
 const ROLE: &[Field] = &[
     (1, "metadata", Type::Message(META)),
     (2, "rules", Type::Messages(RULE)),
+    (3, "aggregationRule", Type::Message(AGGREGATION)),
 ];
 const BINDING: &[Field] = &[
     (1, "metadata", Type::Message(META)),
@@ -166,6 +225,31 @@ const KINDS: &[(&str, &[Field])] = &[
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(NAMESPACE)),
+            (3, "status", Type::Dropped),
+        ],
+    ),
+    (
+        "Deployment",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(DEPLOYMENT)),
+            (3, "status", Type::Dropped),
+        ],
+    ),
+    (
+        "Job",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(JOB)),
+            (3, "status", Type::Dropped),
+        ],
+    ),
+    (
+        "ResourceQuota",
+        &[
+            (1, "metadata", Type::Message(META)),
+            (2, "spec", Type::Message(QUOTA)),
+            (3, "status", Type::Dropped),
         ],
     ),
     (
@@ -205,6 +289,7 @@ const KINDS: &[(&str, &[Field])] = &[
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(SELF_ACCESS)),
+            (3, "status", Type::Dropped),
         ],
     ),
     (
@@ -212,6 +297,7 @@ const KINDS: &[(&str, &[Field])] = &[
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(ACCESS)),
+            (3, "status", Type::Dropped),
         ],
     ),
     (
@@ -219,6 +305,7 @@ const KINDS: &[(&str, &[Field])] = &[
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(ACCESS)),
+            (3, "status", Type::Dropped),
         ],
     ),
     (
@@ -226,14 +313,19 @@ const KINDS: &[(&str, &[Field])] = &[
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(RULES)),
+            (3, "status", Type::Dropped),
         ],
     ),
-    ("SelfSubjectReview", &[(1, "metadata", Type::Message(META))]),
+    (
+        "SelfSubjectReview",
+        &[(1, "metadata", Type::Message(META)), (2, "status", Type::Dropped)],
+    ),
     (
         "TokenReview",
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(REVIEWED)),
+            (3, "status", Type::Dropped),
         ],
     ),
     (
@@ -241,6 +333,7 @@ const KINDS: &[(&str, &[Field])] = &[
         &[
             (1, "metadata", Type::Message(META)),
             (2, "spec", Type::Message(TOKEN)),
+            (3, "status", Type::Dropped),
         ],
     ),
     (
@@ -350,6 +443,9 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Map<String, V
     let mut failed = None;
     each(bytes, |number, wire| {
         let Some((_, name, kind)) = fields.iter().find(|(own, ..)| *own == number) else {
+            if !is_empty(&wire) {
+                failed = Some(ProtoError::Unknown(format!("field {number}")));
+            }
             return;
         };
         if let Err(error) = add(&mut object, name, *kind, wire, depth) {
@@ -357,6 +453,11 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Map<String, V
         }
     })?;
     failed.map_or(Ok(object), Err)
+}
+
+/// Whether a field holds nothing but a zero.
+fn is_empty(wire: &Wire<'_>) -> bool {
+    matches!(wire, Wire::Number(0) | Wire::Bytes(b""))
 }
 
 fn add(
@@ -369,7 +470,7 @@ fn add(
     let value = match (kind, wire) {
         (Type::Int, Wire::Number(number)) => Value::from(number as i64),
         (Type::Bool, Wire::Number(number)) => Value::from(number != 0),
-        (Type::Text, Wire::Bytes(b"")) => return Ok(()),
+        (Type::Dropped, _) | (Type::Text, Wire::Bytes(b"")) => return Ok(()),
         (Type::Text | Type::Texts, Wire::Bytes(bytes)) => text(bytes)?,
         (Type::Bytes, Wire::Bytes(bytes)) => STANDARD.encode(bytes).into(),
         (Type::Time, Wire::Bytes(bytes)) => match time(bytes)? {
@@ -379,7 +480,7 @@ fn add(
         (Type::Message(fields) | Type::Messages(fields), Wire::Bytes(bytes)) => {
             Value::Object(message(bytes, fields, depth + 1)?)
         }
-        (Type::Map | Type::MapOfBytes | Type::MapOfTexts, Wire::Bytes(bytes)) => {
+        (Type::Map | Type::MapOfBytes | Type::Quantities | Type::MapOfTexts, Wire::Bytes(bytes)) => {
             return entry(object, name, kind, bytes, depth);
         }
         _ => return Err(ProtoError::Malformed),
@@ -404,16 +505,20 @@ fn entry(
     const ITEMS: &[Field] = &[(1, "items", Type::Texts)];
     const TEXTS: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Text)];
     const LISTS: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Message(ITEMS))];
+    const QUANTITY: &[Field] = &[(1, "string", Type::Text)];
+    const QUANTITIES: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Message(QUANTITY))];
     const BYTES: &[Field] = &[(1, "key", Type::Text), (2, "value", Type::Bytes)];
     let fields = match kind {
         Type::Map => TEXTS,
         Type::MapOfBytes => BYTES,
+        Type::Quantities => QUANTITIES,
         _ => LISTS,
     };
     let pair = message(bytes, fields, depth + 1)?;
     let key = pair.get("key").and_then(Value::as_str).unwrap_or_default();
     let value = match (kind, pair.get("value")) {
         (Type::Map | Type::MapOfBytes, value) => value.cloned().unwrap_or_else(|| "".into()),
+        (Type::Quantities, value) => value.map(|one| one["string"].clone()).unwrap_or_default(),
         (_, value) => value.map(|list| list["items"].clone()).unwrap_or_default(),
     };
     let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
@@ -430,7 +535,11 @@ fn text(bytes: &[u8]) -> Result<Value, ProtoError> {
 }
 
 fn time(bytes: &[u8]) -> Result<Option<String>, ProtoError> {
-    let fields = message(bytes, &[(1, "seconds", Type::Int)], 0)?;
+    let fields = message(
+        bytes,
+        &[(1, "seconds", Type::Int), (2, "nanos", Type::Dropped)],
+        0,
+    )?;
     let seconds = fields.get("seconds").and_then(Value::as_i64);
     let at = seconds
         .map(jiff::Timestamp::from_second)

@@ -202,9 +202,16 @@ async fn definitions_are_served_without_restart_and_take_their_objects_with_them
         }]}
     });
     let definition: CustomResourceDefinition = serde_json::from_value(definition).unwrap();
-    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    definitions
+        .create(&PostParams::default(), &definition)
+        .await
+        .unwrap();
     let limit = std::time::Duration::from_secs(20);
-    let established = await_condition(definitions.clone(), "foos.ex.io", conditions::is_crd_established());
+    let established = await_condition(
+        definitions.clone(),
+        "foos.ex.io",
+        conditions::is_crd_established(),
+    );
     tokio::time::timeout(limit, established).await.unwrap().unwrap();
 
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("ex.io", "v1", "Foo"));
@@ -213,14 +220,20 @@ async fn definitions_are_served_without_restart_and_take_their_objects_with_them
     let made = foos.create(&PostParams::default(), &foo).await.unwrap();
     assert_eq!(made.data["spec"]["replicas"], 3);
     let seven = Patch::Merge(json!({"spec": {"replicas": 7}}));
-    let scaled = foos.patch_scale("f", &PatchParams::default(), &seven).await.unwrap();
+    let scaled = foos
+        .patch_scale("f", &PatchParams::default(), &seven)
+        .await
+        .unwrap();
     assert_eq!(scaled.spec.unwrap().replicas, Some(7));
     let bad = DynamicObject::new("g", &kind).data(json!({"spec": {"replicas": -1}}));
     let error = foos.create(&PostParams::default(), &bad).await.unwrap_err();
     assert!(matches!(error, kube::Error::Api(status) if status.code == 422));
 
     let uid = definitions.get("foos.ex.io").await.unwrap().metadata.uid.unwrap();
-    definitions.delete("foos.ex.io", &DeleteParams::default()).await.unwrap();
+    definitions
+        .delete("foos.ex.io", &DeleteParams::default())
+        .await
+        .unwrap();
     let gone = await_condition(definitions, "foos.ex.io", conditions::is_deleted(&uid));
     tokio::time::timeout(limit, gone).await.unwrap().unwrap();
     assert!(matches!(foos.get("f").await.unwrap_err(), kube::Error::Api(status) if status.code == 404));
