@@ -244,8 +244,8 @@ pub fn fits(
         || racks
             .get(&host.spec.rack)
             .is_some_and(|zone| pool.failure_domains.allowed.contains(zone));
-    !matches!(state, HostState::BreakFix | HostState::Retired)
-        && !host.spec.maintenance
+    // A host in repair or maintenance comes back: a running cluster must not turn invalid meanwhile.
+    state != HostState::Retired
         && !host.spec.unmanaged
         && (host.spec.provider.is_empty() || host.spec.provider == pool.provider)
         && host.spec.reserved_for.as_ref().is_none_or(|of| of == pool_name)

@@ -163,7 +163,8 @@ async fn a_hang_is_restarted_and_damage_is_installed_anew() {
         "{:?}",
         actions(&repair)
     );
-    assert_eq!(actions(&repair)[1].0, Action::Restart);
+    let tried: Vec<Action> = actions(&repair).into_iter().map(|(action, _)| action).collect();
+    assert!(tried.contains(&Action::Restart) && tried.is_sorted(), "{tried:?}");
     world.ready("demo").await;
 }
 

@@ -287,7 +287,8 @@ async fn view(ctx: &Context, seen: &Seen, repair: &Repair, health: &Health) -> M
         .as_ref()
         .and_then(|node| node.status.clone())
         .unwrap_or_default();
-    let working = status.task.is_some();
+    // A failed task is not work: the provider has given up on it for now.
+    let working = status.task.as_ref().is_some_and(|task| task.step != "Failed");
     let failed =
         mainstay_api::conditions::find(&status.conditions, mainstay_api::conditions::types::PROVISIONED)
             .filter(|c| c.status == "False" && c.reason == mainstay_api::conditions::reasons::HARDWARE_BROKEN)
