@@ -319,7 +319,7 @@ pub enum SimulateCommand {
         seed: u64,
         /// How many schedules
         #[arg(long, default_value_t = 100)]
-        schedules: u64,
+        schedules: u32,
     },
     /// The cluster autoscaler over a scenario file (one JSON case per line)
     Autoscaler {

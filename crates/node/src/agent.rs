@@ -162,7 +162,7 @@ fn node_side(settings: &Settings, facts: &Facts) -> NodeSide {
         memory_bytes: facts.memory_bytes,
         quota_period_us: kubelet
             .cpu_cfs_quota
-            .then(|| kubelet.cpu_cfs_quota_period.as_micros() as i64),
+            .then_some(kubelet.cpu_cfs_quota_period.as_micros() as i64),
     }
 }
 

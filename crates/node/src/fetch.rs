@@ -203,10 +203,7 @@ impl Fetcher {
         let ask = async {
             let list = api.list(&ListParams::default()).await?;
             Ok(Some(
-                list.items
-                    .iter()
-                    .flat_map(|s| variables(s))
-                    .collect::<BTreeMap<_, _>>(),
+                list.items.iter().flat_map(variables).collect::<BTreeMap<_, _>>(),
             ))
         };
         self.cached(&self.services, namespace.to_owned(), ask)

@@ -186,7 +186,11 @@ pub fn service(server: &Server, call: &Call) -> ApiResult<Target> {
         let value = slice.value();
         let ports = value["ports"].as_array().cloned().unwrap_or_default();
         let port = ports.iter().find(|port| {
-            named.port.is_empty() || port["name"] == named.port || port["port"].to_string() == named.port
+            named.port.is_empty()
+                || port["name"] == named.port
+                || port["port"]
+                    .as_u64()
+                    .is_some_and(|number| named.port.parse() == Ok(number))
         });
         let ready = value["endpoints"]
             .as_array()

@@ -46,10 +46,11 @@ pub fn has_status(resource: &Resource) -> bool {
 
 /// Brings a new object into its first state: what clients may not choose is removed or set.
 pub fn prepare_create(resource: &Resource, object: &mut Value) {
-    if has_status(resource) && &*resource.store != "core/nodes" {
-        if let Some(map) = object.as_object_mut() {
-            map.remove("status");
-        }
+    if has_status(resource)
+        && &*resource.store != "core/nodes"
+        && let Some(map) = object.as_object_mut()
+    {
+        map.remove("status");
     }
     let meta = metadata(object);
     for key in [

@@ -77,7 +77,9 @@ fn redb_committer(path: &Path) -> Result<std::sync::mpsc::Sender<Write>> {
             }
             transaction.commit()?;
             // A writer that is gone needs no answer.
-            batch.into_iter().for_each(|write| drop(write.done.send(())));
+            for write in batch {
+                let _ = write.done.send(());
+            }
         }
         Ok(())
     });

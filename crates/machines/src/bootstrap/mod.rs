@@ -298,7 +298,7 @@ mod tests {
     }
 
     fn seen(made: i64, wanted: i64, running: i64, joined: bool) -> Seen {
-        let mut config = NodeConfig::default();
+        let mut config = NodeConfig::new("c", Default::default());
         config.status = Some(NodeConfigStatus {
             initialization: BootstrapInitialization {
                 data_secret_created: true,

@@ -170,7 +170,7 @@ async fn drain_node(client: &Client, node: &str, unreachable: bool) -> Result<Op
     let pods: Vec<Pod> = listed
         .items
         .into_iter()
-        .filter(|pod| !is_over(pod) && !(unreachable && is_deleting(pod)))
+        .filter(|pod| !(is_over(pod) || unreachable && is_deleting(pod)))
         .collect();
     let views: Vec<DrainPod> = pods.iter().map(drain_pod).collect();
     let plans = plan_drain(&views, &[]);

@@ -46,11 +46,11 @@ pub struct Candidate {
 
 /// Splits sets into the present one (none: make one) and the old ones. Of several matching sets the one with
 /// most machines wins, then the oldest; once `rollout_after` has passed only sets made since then match.
-pub fn find_new<'a>(
-    sets: &'a [Candidate],
+pub fn find_new(
+    sets: &[Candidate],
     rollout_after: Option<Timestamp>,
     now: Timestamp,
-) -> (Option<&'a Candidate>, Vec<&'a Candidate>) {
+) -> (Option<&Candidate>, Vec<&Candidate>) {
     let fresh = |set: &Candidate| match rollout_after {
         Some(after) if after <= now => set.created >= after,
         _ => true,

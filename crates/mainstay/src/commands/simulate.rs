@@ -39,9 +39,13 @@ fn autoscaler(file: &Path, output: &Output) -> Outcome {
     Ok(Code::Ok)
 }
 
-fn repair(_seed: u64, _schedules: u64, _output: &Output) -> Outcome {
-    Err(Failure::new(
-        "MS-SIM-0001",
-        "the repair simulation is not part of this build",
-    ))
+fn repair(seed: u64, schedules: u32, output: &Output) -> Outcome {
+    let report = mainstay_repair::simulate(seed, schedules);
+    let document = serde_json::to_value(&report).unwrap_or_default();
+    output.answer("RepairSimulation", document, || format!("{report}\n"));
+    Ok(if report.violations.is_empty() {
+        Code::Ok
+    } else {
+        Code::No
+    })
 }

@@ -36,9 +36,9 @@ fn sh(script: &str) -> String {
 }
 
 /// Runs `test` on a machine of its own; everything it starts sees only that machine's network.
-pub fn on_machine<F: AsyncFnOnce(&Machine)>(test: F)
+pub fn on_machine<F>(test: F)
 where
-    F: Send,
+    F: AsyncFnOnce(&Machine) + Send,
 {
     let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

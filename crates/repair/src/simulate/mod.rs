@@ -8,7 +8,8 @@ use std::fmt;
 use fastrand::Rng;
 
 /// What a simulation found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The seed: the same seed gives the same report.
     pub seed: u64,

@@ -88,10 +88,10 @@ impl World {
         let pods = self.pods();
         let waiting = async {
             loop {
-                if let Ok(Some(own)) = pods.get_opt(pod).await {
-                    if let Some(answer) = found(&own) {
-                        return answer;
-                    }
+                if let Ok(Some(own)) = pods.get_opt(pod).await
+                    && let Some(answer) = found(&own)
+                {
+                    return answer;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -64,7 +64,7 @@ async fn start() -> (Etcd, EtcdEngine) {
         _data: data,
     };
     for _ in 0..200 {
-        match EtcdEngine::connect(&[etcd.url.clone()], None, SystemClock::shared()).await {
+        match EtcdEngine::connect(std::slice::from_ref(&etcd.url), None, SystemClock::shared()).await {
             Ok(engine) => return (etcd, engine),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }

@@ -1,0 +1,7 @@
+//! End-to-end tests with the built binary and real clients.
+
+#![allow(clippy::disallowed_methods)] // a test starts the binary and kubectl, and waits with a limit
+
+mod local;
+mod server;
+mod tools;
