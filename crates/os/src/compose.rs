@@ -13,7 +13,7 @@ use crate::error::{Error, Result, host, io};
 use crate::repository::{Layer, Mode, Repository};
 use crate::snapshot::{Lock, Policy, Pool, write};
 use crate::treefile::{SourceKind, Treefile};
-use crate::{deb, digest, layout, rpm};
+use crate::{deb, digest, host_sources, layout, rpm};
 
 /// A branch per image keeps its commit until retention removes it.
 pub(crate) const COMMIT_BRANCHES: &str = "mainstay/commit";
@@ -80,6 +80,7 @@ impl Store {
     /// # Errors
     /// Names the field when the treefile is at fault; the repository is unchanged then.
     pub fn compose(&self, treefile: &Treefile, policy: Policy, agent: &Agent) -> Result<Composed> {
+        let treefile = &host_sources::resolved(treefile)?;
         let key = treefile.signing_key()?;
         treefile.source_kind()?;
         fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;
@@ -98,6 +99,7 @@ impl Store {
 
     /// Composes the base alone, without an agent, as `mainstay os compose` does for any treefile.
     pub fn compose_base(&self, treefile: &Treefile, policy: Policy) -> Result<String> {
+        let treefile = &host_sources::resolved(treefile)?;
         let key = treefile.signing_key()?;
         treefile.source_kind()?;
         fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;

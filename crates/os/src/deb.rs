@@ -376,7 +376,7 @@ mod tests {
         let list = sources_list(&treefile.sources);
         assert_eq!(list.lines().count(), 3);
         assert!(list.starts_with(
-            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.example.eu/debian bookworm main\n"
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] host bookworm main\n"
         ));
     }
 }

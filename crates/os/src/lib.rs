@@ -6,6 +6,7 @@ mod deb;
 pub mod deploy;
 mod digest;
 mod error;
+mod host_sources;
 pub mod images;
 mod layout;
 pub mod repository;

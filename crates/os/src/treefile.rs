@@ -64,7 +64,7 @@ pub struct Source {
     /// What kind of archive it is.
     #[serde(rename = "type")]
     pub kind: SourceKind,
-    /// Where it is.
+    /// Where it is; `host` for a Debian source means the archive that this computer's apt uses for the suite.
     pub url: String,
     /// Debian: suites, such as `bookworm`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

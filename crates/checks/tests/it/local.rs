@@ -112,7 +112,7 @@ fn a_manifest_becomes_a_living_cluster_that_outlives_its_manager_and_leaves_noth
     let said = installation.up();
     assert!(said.well, "up: {}{}", said.out, said.err);
     let demo = installation.demo();
-    assert_eq!(ready_nodes(&demo), 2);
+    assert!(ready_nodes(&demo) >= 2);
     workloads_run(&demo, &installation.folder);
     the_manager_may_be_killed(&installation, &demo);
     let said = run(&mut installation.command("doctor"));
@@ -155,8 +155,8 @@ fn the_manager_may_be_killed(installation: &Installation, demo: &Path) {
     assert!(run(Command::new("kill").args(["-9", &pid])).well);
     let said = installation.up();
     assert!(said.well, "up again: {}{}", said.out, said.err);
-    wait("both nodes to be ready again", LIMIT, || {
-        (ready_nodes(demo) == 2).then_some(())
+    wait("the nodes to be ready again", LIMIT, || {
+        (ready_nodes(demo) >= 2).then_some(())
     });
     assert_eq!(
         uids(),
@@ -167,5 +167,10 @@ fn the_manager_may_be_killed(installation: &Installation, demo: &Path) {
         &installation.kubeconfig(),
         &["get", "machines", "-o", "jsonpath={.items[*].status.phase}"],
     );
-    assert_eq!(machines, "Running Running");
+    // The autoscaler may have added machines for pods that waited; none may be lost.
+    let running = machines
+        .split_whitespace()
+        .filter(|phase| *phase == "Running")
+        .count();
+    assert!(running >= 2, "{machines}");
 }

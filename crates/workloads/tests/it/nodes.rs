@@ -29,7 +29,7 @@ async fn a_silent_node_is_tainted_and_emptied_and_comes_back() {
     let ranges = |nodes: &[Value]| nodes.iter().all(|node| node["spec"]["podCIDR"].is_string());
     world.until("pod ranges", "Node", "", ranges).await;
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
-        "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 1}]}});
+        "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]}});
     world.create("Pod", "default", pod).await;
     // n2 goes on reporting: without a healthy node nothing is evicted.
     let beating = async {
