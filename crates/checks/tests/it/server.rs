@@ -33,7 +33,8 @@ fn start(folder: &Path, port: u16) -> Server {
     Server { process, kubeconfig }
 }
 
-const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {x: one}}\ndata: {k: v1}\n";
+const CONFIG: &str =
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {x: one}}\ndata: {k: v1}\n";
 
 #[test]
 fn kubectl_works_on_a_bare_server_and_nothing_is_lost_by_kill() {
