@@ -468,6 +468,8 @@ fn add(
     depth: usize,
 ) -> Result<(), ProtoError> {
     let value = match (kind, wire) {
+        // Clients always send the counter, objects only have it when a server counts.
+        (Type::Int, Wire::Number(0)) if name == "generation" => return Ok(()),
         (Type::Int, Wire::Number(number)) => Value::from(number as i64),
         (Type::Bool, Wire::Number(number)) => Value::from(number != 0),
         (Type::Dropped, _) | (Type::Text, Wire::Bytes(b"")) => return Ok(()),

@@ -1,5 +1,6 @@
 //! Writes generated files; each generator returns its files, so that `tidy` can compare without writing.
 
+mod resources;
 mod types;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub struct Generated {
 type Generator = fn(&Path, &Path) -> Result<Vec<Generated>>;
 
 /// Every generator by name.
-const GENERATORS: &[(&str, Generator)] = &[("types", types::generate)];
+const GENERATORS: &[(&str, Generator)] = &[("resources", resources::generate), ("types", types::generate)];
 
 /// Writes the files of one generator or all of them.
 pub fn run(root: &Path, only: Option<&str>) -> Result<bool> {

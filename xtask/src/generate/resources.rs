@@ -2,22 +2,32 @@
 //! Facts only: names, scopes, verbs, short names, categories and subresources.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+
+use super::Generated;
 
 /// Groups that are not served yet.
 const LEFT_OUT: &[&str] = &["resource.k8s.io"];
 
 /// Where the table is checked in, below the repository's root.
-pub const OUTPUT: &str = "crates/apiserver/src/resources/groups.txt";
+const OUTPUT: &str = "crates/apiserver/src/resources/groups.txt";
 
-/// Makes the table's text from the document at `shared/data/kubernetes-1.36.3/aggregated_v2.json`.
+/// Makes the table from the document at `shared/data/kubernetes-1.36.3/aggregated_v2.json`.
 ///
 /// # Errors
 /// When the document cannot be read or is not of the known form.
-pub fn generate(shared: &Path) -> Result<String> {
+pub fn generate(_root: &Path, shared: &Path) -> Result<Vec<Generated>> {
+    let content = table(shared)?;
+    Ok(vec![Generated {
+        path: PathBuf::from(OUTPUT),
+        content,
+    }])
+}
+
+fn table(shared: &Path) -> Result<String> {
     let path = shared.join("data/kubernetes-1.36.3/aggregated_v2.json");
     let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let document: Value = serde_json::from_slice(&text).context("failed to parse the discovery document")?;
@@ -71,14 +81,28 @@ fn verbs(value: &Value) -> String {
     let letters: String = list(value, "verbs")
         .iter()
         .filter_map(Value::as_str)
-        .map(|verb| if verb == "deletecollection" { "D" } else { &verb[..1] })
+        .map(|verb| {
+            if verb == "deletecollection" {
+                "D"
+            } else {
+                &verb[..1]
+            }
+        })
         .collect();
-    if letters == "cdDglpuw" { "*".into() } else { letters }
+    if letters == "cdDglpuw" {
+        "*".into()
+    } else {
+        letters
+    }
 }
 
 fn joined(value: &Value, key: &str) -> String {
     let items: Vec<&str> = list(value, key).iter().filter_map(Value::as_str).collect();
-    if items.is_empty() { "-".into() } else { items.join(",") }
+    if items.is_empty() {
+        "-".into()
+    } else {
+        items.join(",")
+    }
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
