@@ -23,11 +23,11 @@ down: ## Stop and undo everything that `make up` made
 	@if [ -x $(BIN) ]; then $(BIN) down --yes --data-dir $(DATA_DIR); else echo "nothing built, so nothing to undo"; fi
 
 test: setup ## Unit, integration and essential end-to-end tests (about 20 minutes on 2 cores)
-	$(CARGO) build --locked -p mainstay
+	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 
 test-all: setup ## Everything, with the full figures of crash, fuzz and load tests
-	$(CARGO) build --locked -p mainstay
+	$(CARGO) build --workspace --all-targets --locked
 	MAINSTAY_TEST_TIER=full $(CARGO) test --workspace --locked
 
 lint: ## Formatting, clippy and the house rules; writes nothing
