@@ -45,4 +45,4 @@ bench: setup ## Print the figures of every benchmark
 	$(CARGO) xtask bench all
 
 oracle: ## Run every oracle table
-	$(CARGO) xtask oracle $${MAINSTAY_SHARED:-../shared}/oracle
+	$(CARGO) xtask oracle $${ORACLE:-testdata/oracle}

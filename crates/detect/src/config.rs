@@ -341,7 +341,9 @@ mod tests {
 
     #[test]
     fn every_stock_configuration_loads_or_says_why_not() {
-        let folder = mainstay_base::testdata::shared_dir().join("data/node-problem-detector-config");
+        let Some(folder) = mainstay_base::testdata::upstream("node-problem-detector-config") else {
+            return;
+        };
         let mut refused = Vec::new();
         for entry in std::fs::read_dir(folder).expect("the stock configurations are there") {
             let path = entry.expect("a readable folder").path();

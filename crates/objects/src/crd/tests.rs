@@ -4,7 +4,7 @@ use super::*;
 use crate::decode::Notation;
 use crate::decode::parse;
 use expect_test::{Expect, expect};
-use mainstay_base::testdata::shared_dir;
+use mainstay_base::testdata::upstream;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -39,7 +39,9 @@ fn check(kind: &CustomKind, new: Value, old: Option<Value>, expected: Expect) {
 
 #[test]
 fn cluster_api_definitions_load_with_their_defaults_and_rules() {
-    let folder = shared_dir().join("data/cluster-api-crds");
+    let Some(folder) = upstream("cluster-api-crds") else {
+        return;
+    };
     let mut count = 0;
     for entry in std::fs::read_dir(folder).expect("folder") {
         let path = entry.expect("entry").path();
