@@ -33,6 +33,7 @@ pub mod scan;
 mod schema;
 pub mod serve;
 pub mod server;
+mod sha256;
 mod shape;
 pub mod start;
 pub mod status;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::{HeaderValue, Response, StatusCode, header};
 use mainstay_objects::openapi;
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::body::Body;
 use crate::custom::DEFINITIONS;
@@ -17,6 +16,7 @@ use crate::resources::{Catalog, Group, Resource, Version, verb_names};
 use crate::respond;
 use crate::serve::Call;
 use crate::server::{GIT_VERSION, Server};
+use crate::sha256::sha256;
 
 /// Answers a path below `/openapi`.
 pub fn serve(server: &Server, call: &Call, rest: &[&str]) -> Response<Body> {
@@ -163,21 +163,17 @@ fn index(server: &Server, catalog: &Catalog) -> Value {
 
 /// Names a document's content without making it: the program's version and the definitions it is made of.
 fn hash(server: &Server, group: &Group, version: &Version) -> String {
-    let mut digest = Sha256::new();
-    digest.update(GIT_VERSION);
-    digest.update(format!("{}/{}", group.name, version.name));
+    let mut parts = String::new();
+    parts.push_str(GIT_VERSION);
+    parts.push_str(&format!("{}/{}", group.name, version.name));
     for resource in &version.resources {
-        digest.update(&resource.plural);
+        parts.push_str(&resource.plural);
         if resource.custom.is_some() {
             let name = format!("{}.{}", resource.plural, resource.gvk.group);
             let definition = server.caches().get(DEFINITIONS, "", &name);
             let part = definition.map(|one| format!("{}/{}", one.uid(), one.scalar("metadata.generation")));
-            digest.update(part.unwrap_or_default());
+            parts.push_str(&part.unwrap_or_default());
         }
     }
-    digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect()
+    sha256(parts).iter().map(|byte| format!("{byte:02X}")).collect()
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use kube::api::{Api, ObjectMeta, PostParams};
 use mainstay_base::clock::SharedClock;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::api::{ApiError, ApiSlot, Credentials, connect};
@@ -226,8 +226,13 @@ fn request_pem(join: &NodeConfig, key: &KeyPair) -> Result<String, IdentityError
 }
 
 fn request_object(join: &NodeConfig, key: &KeyPair) -> Result<CertificateSigningRequest, IdentityError> {
-    let digest = Sha256::digest(key.public_key_raw());
-    let hash: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
+    let digest = digest(&SHA256, key.public_key_raw());
+    let hash: String = digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     Ok(CertificateSigningRequest {
         metadata: ObjectMeta {
             name: Some(format!("node-csr-{hash}")),

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use mainstay_host::command::program;
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 
 use crate::error::{Error, Result, host};
 
 /// The digest of bytes.
 pub(crate) fn of_bytes(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex(digest(&SHA256, bytes).as_ref())
 }
 
 /// The digests of files, in order. Left to a program: ours is many times slower when built without optimization.

@@ -1,12 +1,12 @@
 //! Users from client certificates: CN is the name, each O a group, a URI name the machine's incarnation.
 //! The chain was verified against the client CA when the connection was made.
 
-use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authenticated;
 use crate::authz::INCARNATION_EXTRA;
+use crate::sha256::sha256;
 use crate::user::UserInfo;
 
 /// The key of the fact that tells which credential was shown.
@@ -40,10 +40,7 @@ pub fn user(der: &[u8]) -> Result<UserInfo, String> {
         groups: groups.map(str::to_string).collect(),
         ..UserInfo::default()
     };
-    let digest: String = Sha256::digest(der)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = sha256(der).iter().map(|byte| format!("{byte:02x}")).collect();
     user.extra
         .insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={digest}")]);
     if let Some((cluster, machine, incarnation)) = machine_of(&certificate) {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
 
 use super::{Known, TokenMethod};
+use crate::sha256::sha256;
 use crate::user::UserInfo;
 
 /// Why a token file is refused.
@@ -36,7 +36,7 @@ impl TokenFile {
                 line: number + 1,
                 problem,
             })?;
-            users.insert(Sha256::digest(token).into(), user);
+            users.insert(sha256(token), user);
         }
         Ok(TokenFile { users })
     }
@@ -90,7 +90,7 @@ fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
 #[async_trait]
 impl TokenMethod for TokenFile {
     async fn tell(&self, token: &str, audiences: &[String]) -> Result<Option<Known>, String> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
+        let digest = sha256(token);
         let user = self.users.get(&digest).cloned();
         Ok(user.map(|user| Known {
             user,

@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{Known, TokenMethod};
 use crate::outbound::Endpoint;
+use crate::sha256::sha256;
 use crate::user::UserInfo;
 
 /// How long an answer is believed.
@@ -95,7 +95,7 @@ fn known(status: &Value, audiences: &[String]) -> Option<Known> {
 #[async_trait]
 impl TokenMethod for TokenWebhook {
     async fn tell(&self, token: &str, audiences: &[String]) -> Result<Option<Known>, String> {
-        let digest: [u8; 32] = Sha256::digest(format!("{token}\n{}", audiences.join("\n"))).into();
+        let digest = sha256(format!("{token}\n{}", audiences.join("\n")));
         if let Some(answer) = self.remembered(&digest) {
             return Ok(answer);
         }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::Call;
 use crate::body::Body;
@@ -12,6 +11,7 @@ use crate::negotiate::{self, Format};
 use crate::resources::{Catalog, Group, Resource, Subresource, Version, api_version, verb_names};
 use crate::respond;
 use crate::server::Server;
+use crate::sha256::sha256;
 use crate::status::ApiError;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -88,7 +88,7 @@ fn aggregated(catalog: &Catalog, call: &Call, core: bool) -> Response<Body> {
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     })
     .to_string();
-    let digest = Sha256::digest(document.as_bytes());
+    let digest = sha256(document.as_bytes());
     let etag = digest
         .iter()
         .map(|byte| format!("{byte:02X}"))

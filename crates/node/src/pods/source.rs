@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use kube::runtime::watcher::{self, Event};
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 
 use super::manager::Manager;
 use crate::podspec::{self, CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE};
@@ -92,8 +92,16 @@ pub fn static_pod(text: &str, file: &Path, node: &str) -> Result<Pod, String> {
     pod.metadata.name = Some(format!("{name}-{}", node.to_lowercase()));
     pod.metadata.namespace.get_or_insert_with(|| "default".to_owned());
     let canonical = serde_json::to_string(&pod).map_err(|e| e.to_string())?;
-    let digest = Sha256::digest(format!("{canonical}\n{node}\n{}", file.display()));
-    let hash: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
+    let digest = digest(
+        &SHA256,
+        format!("{canonical}\n{node}\n{}", file.display()).as_bytes(),
+    );
+    let hash: String = digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let annotations = pod.metadata.annotations.get_or_insert_default();
     annotations.insert(CONFIG_SOURCE.to_owned(), "file".to_owned());
     annotations.insert(CONFIG_HASH.to_owned(), hash.clone());

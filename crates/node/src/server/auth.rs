@@ -9,9 +9,9 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::Api;
 use kube::api::PostParams;
+use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::context::Shared;
@@ -138,7 +138,8 @@ impl Auth {
     }
 
     async fn review(&self, token: &str) -> Option<User> {
-        let key: [u8; 32] = Sha256::digest(token).into();
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(known) = self.recall(&self.tokens, &key) {
             return known;
         }

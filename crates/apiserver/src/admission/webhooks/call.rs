@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
+use mainstay_objects::patch::json_patch;
 use serde_json::{Value, json};
 
 use super::matching::{Hook, request};
@@ -150,9 +151,9 @@ fn patched(patch: &str, object: &Value) -> Result<Value, String> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(patch)
         .map_err(|error| error.to_string())?;
-    let patch: json_patch::Patch = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let patch: Value = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     let mut object = object.clone();
-    json_patch::patch(&mut object, &patch).map_err(|error| error.to_string())?;
+    json_patch(&mut object, &patch).map_err(|error| error.to_string())?;
     Ok(object)
 }
 

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+
+use crate::sha256::sha256;
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ impl Key {
             URL_SAFE_NO_PAD.encode(&point[32..]),
         );
         Ok(Key {
-            id: URL_SAFE_NO_PAD.encode(Sha256::digest(pair.subject_public_key_info())),
+            id: URL_SAFE_NO_PAD.encode(sha256(pair.subject_public_key_info())),
             signing: EncodingKey::from_ec_der(pair.serialized_der()),
             verifying: DecodingKey::from_ec_components(&x, &y).map_err(KeyError::Refused)?,
             x,
@@ -143,6 +144,7 @@ impl Keys {
 }
 
 fn parse<P: AsRef<str>>(pems: &[P]) -> Result<Vec<Key>, KeyError> {
+    super::es256::install();
     let keys: Vec<Key> = pems
         .iter()
         .map(|pem| Key::parse(pem.as_ref()))

@@ -2,6 +2,7 @@
 //! soon as the account or what they are bound to is gone.
 
 mod claims;
+mod es256;
 mod keys;
 mod request;
 mod verify;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mainstay_base::clock::SharedClock;
-use sha2::{Digest as _, Sha256};
 
 use super::claims::{Claims, Reference};
 use super::{Keys, groups};
@@ -14,6 +13,7 @@ use crate::authn::certificate::CREDENTIAL_ID;
 use crate::authn::{Known, TokenMethod};
 use crate::hooks::World;
 use crate::object::Object;
+use crate::sha256::sha256;
 use crate::user::UserInfo;
 
 /// Verified signatures remembered at most: some megabytes, and enough for the pods of a large cluster.
@@ -54,7 +54,7 @@ impl ServiceAccountTokens {
     }
 
     fn claims(&self, token: &str) -> Result<Arc<Claims>, String> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
+        let digest = sha256(token);
         if let Some(known) = self.verified.lock().expect("no holder panics").get(&digest) {
             return Ok(known.clone());
         }
