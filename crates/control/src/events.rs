@@ -1,6 +1,6 @@
 //! Records core/v1 Events: repeated ones raise the count of the first instead of making a new object.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ impl EventKind {
 #[derive(Debug)]
 struct Pending {
     about: ObjectReference,
+    annotations: BTreeMap<String, String>,
     kind: EventKind,
     reason: String,
     message: String,
@@ -84,8 +85,21 @@ impl Recorder {
 
     /// Records one event about an object; never blocks.
     pub fn record(&self, about: ObjectReference, kind: EventKind, reason: &str, message: impl Into<String>) {
+        self.record_annotated(about, BTreeMap::new(), kind, reason, message);
+    }
+
+    /// Records one event with annotations about an object; never blocks.
+    pub fn record_annotated(
+        &self,
+        about: ObjectReference,
+        annotations: BTreeMap<String, String>,
+        kind: EventKind,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let event = Pending {
             about,
+            annotations,
             kind,
             reason: reason.into(),
             message: message.into(),
@@ -192,9 +206,10 @@ impl Writer {
 
     fn object(&self, event: &Pending, name: &str, namespace: &str) -> serde_json::Value {
         let now = rfc3339_seconds(self.clock.now());
+        let annotations = Some(&event.annotations).filter(|a| !a.is_empty());
         json!({
             "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace},
+            "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
             "involvedObject": event.about,
             "type": event.kind.as_str(), "reason": event.reason, "message": event.message,
             "source": {"component": self.component, "host": self.host},

@@ -1,24 +1,28 @@
 //! The running agent: makes the parts, starts them, stops them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerImage, NodeAddress};
+use k8s_openapi::api::core::v1::NodeAddress;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
-use mainstay_control::events::Recorder;
+use mainstay_control::events::{EventKind, Recorder};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::sysctl::AllowList;
 use crate::api::{self, ApiHandle};
 use crate::cgroups::{CgroupTree, Naming};
 use crate::context::Shared;
+use crate::cpus::{self, Cpus};
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
 use crate::events::Events;
 use crate::facts::{Facts, address_towards};
 use crate::fetch::Fetcher;
-use crate::node_status::Seen;
+use crate::node_status::{self, Seen};
+use crate::own_node::OwnNode;
 use crate::pods::manager::Manager;
 use crate::pods::source;
 use crate::podspec::runtime_config::{NodeSide, Resolver};
@@ -28,14 +32,10 @@ use crate::register::{StatusWriter, register};
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
-use crate::{eviction, identity, images, lease, logs, network, reserve, server};
+use crate::{eviction, identity, images, lease, logs, network, node_cgroups, own_node, reserve, server};
 
 /// How often the status is looked at until the node is ready for the first time.
 const FIRST_LOOKS: Duration = Duration::from_millis(200);
-/// Most images in the status.
-const STATUS_IMAGES: usize = 50;
-/// Most names of one image in the status.
-const STATUS_IMAGE_NAMES: usize = 5;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,18 @@ pub enum AgentError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The configuration allows sysctls that cannot be allowed.
+    #[error("allowedUnsafeSysctls: {why}")]
+    Sysctls {
+        /// What is wrong.
+        why: String,
+    },
+    /// The machine's processors cannot be managed as the configuration says.
+    #[error("cpuManagerPolicy: {why}")]
+    Cpus {
+        /// What is wrong.
+        why: String,
     },
     /// The runtime's address cannot be used.
     #[error(transparent)]
@@ -92,7 +104,9 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(logs::rotate::keep(shared.clone()));
     parts.spawn(images::keep(shared.clone()));
     parts.spawn(network::keep(shared.clone()));
+    parts.spawn(own_node::keep(shared.clone()));
     parts.spawn(eviction::keep(manager.clone()));
+    parts.spawn(cpus::keep(manager.clone()));
     if let Some(listener) = listener {
         parts.spawn(server::run(manager.clone(), listener));
     }
@@ -129,6 +143,10 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
     let cgroups = kubelet
         .cgroups_per_qos
         .then(|| CgroupTree::new(&settings.dirs.cgroups, &kubelet.cgroup_root, naming));
+    let sysctls = AllowList::of_node(&facts.kernel, &kubelet.allowed_unsafe_sysctls)
+        .map_err(|why| AgentError::Sysctls { why })?;
+    let cpus =
+        Cpus::of_machine(kubelet, facts.cpus, &settings.dirs.root).map_err(|why| AgentError::Cpus { why })?;
     Ok(Shared {
         cri: Cri::new(&kubelet.container_runtime_endpoint)?,
         health: RuntimeHealth::new(clock.clone()),
@@ -138,6 +156,9 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
         node_side: node_side(&settings, &facts),
         verdicts: Verdicts::default(),
         pressure: PressureCell::default(),
+        own_node: OwnNode::default(),
+        cpus,
+        sysctls,
         host_ips: address(&settings).into_iter().collect(),
         cgroups,
         api,
@@ -160,6 +181,8 @@ fn node_side(settings: &Settings, facts: &Facts) -> NodeSide {
             seccomp_profiles: settings.dirs.root.join("seccomp").display().to_string(),
         },
         memory_bytes: facts.memory_bytes,
+        oom_group: settings.dirs.cgroups.join("cgroup.controllers").exists()
+            && kubelet.single_process_oom_kill != Some(true),
         quota_period_us: kubelet
             .cpu_cfs_quota
             .then_some(kubelet.cpu_cfs_quota_period.as_micros() as i64),
@@ -170,11 +193,32 @@ fn node_side(settings: &Settings, facts: &Facts) -> NodeSide {
 fn make_cgroups(shared: &Shared) {
     let Some(tree) = &shared.cgroups else { return };
     let kubelet = &shared.settings.kubelet;
-    let capacity = reserve::capacity(&shared.facts, kubelet, 0);
-    let enforced = kubelet.enforce_node_allocatable.iter().any(|e| e == "pods");
-    let memory = enforced.then(|| reserve::pods_memory(&capacity, kubelet));
-    if let Err(error) = tree.ensure_node(memory, reserve::pods_cpu(&capacity, kubelet)) {
+    let enforced = |what: &str| kubelet.enforce_node_allocatable.iter().any(|e| e == what);
+    let of_pods = node_cgroups::limits(&reserve::of_pods(&shared.facts, kubelet), !enforced("pods"));
+    if let Err(error) = tree.ensure_node(&of_pods) {
         tracing::warn!(error = chain(&error), "could not set up the cgroups of pods");
+    }
+    let daemons = [
+        (
+            "system-reserved",
+            &kubelet.system_reserved,
+            &kubelet.system_reserved_cgroup,
+        ),
+        (
+            "kube-reserved",
+            &kubelet.kube_reserved,
+            &kubelet.kube_reserved_cgroup,
+        ),
+    ];
+    for (what, reserved, cgroup) in daemons {
+        let compressible = enforced(&format!("{what}-compressible"));
+        if !enforced(what) && !compressible {
+            continue;
+        }
+        let limits = node_cgroups::limits(&reserve::amounts(reserved), compressible);
+        if let Err(error) = tree.limit_group(&tree.daemon_path(cgroup), &limits) {
+            tracing::warn!(what, error = chain(&error), "could not enforce a reservation");
+        }
     }
 }
 
@@ -205,6 +249,7 @@ async fn keep_status(shared: Arc<Shared>) {
                 let recorder = Recorder::start(client, "kubelet", Some(name), shared.clock.clone());
                 shared.events.set(recorder);
                 let mut writer = StatusWriter::registered(&node);
+                shared.own_node.set(node);
                 keep_registered(&shared, &mut writer).await;
             }
             Err(error) => {
@@ -218,6 +263,7 @@ async fn keep_status(shared: Arc<Shared>) {
 /// Writes the status when it changes; returns when the Node object is gone.
 async fn keep_registered(shared: &Shared, writer: &mut StatusWriter) {
     let kubelet = &shared.settings.kubelet;
+    let name = shared.settings.node_name();
     let mut was_ready = false;
     loop {
         shared.health.refresh(&shared.cri).await;
@@ -225,19 +271,21 @@ async fn keep_registered(shared: &Shared, writer: &mut StatusWriter) {
         was_ready |= seen.not_ready.is_empty();
         let client = shared.api.joined().await;
         let every = kubelet.node_status_report_frequency;
-        match writer
-            .write(
-                &client,
-                shared.settings.node_name(),
-                &seen,
-                every,
-                shared.clock.now(),
-            )
-            .await
-        {
+        if let Some(node) = shared.own_node.get() {
+            writer.observe(&node);
+        }
+        let written = writer.write(&client, name, &seen, every, shared.clock.now());
+        match written.await {
             Err(kube::Error::Api(status)) if status.code == 404 => return,
             Err(error) => tracing::warn!(error = chain(&error), "could not write the node's status"),
-            Ok(_) => {}
+            Ok(None) => {}
+            Ok(Some(written)) => {
+                for reason in &written.events {
+                    let text = format!("Node {name} status is now: {reason}");
+                    shared.events.node(name, EventKind::Normal, reason, text);
+                }
+                shared.own_node.set(written.node);
+            }
         }
         let pause = if was_ready {
             kubelet.node_status_update_frequency
@@ -267,23 +315,35 @@ fn addresses(shared: &Shared) -> Vec<NodeAddress> {
     addresses
 }
 
-/// The images of the runtime in the form and order of a Node's status.
-pub fn status_images(mut images: Vec<v1::Image>) -> Vec<ContainerImage> {
-    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
-    let listed = images.into_iter().take(STATUS_IMAGES);
-    listed
-        .map(|image| {
-            let names = image.repo_digests.into_iter().chain(image.repo_tags);
-            ContainerImage {
-                names: Some(names.take(STATUS_IMAGE_NAMES).collect()),
-                size_bytes: Some(image.size as i64),
-            }
-        })
-        .collect()
+/// Kernel settings that pods are promised with `protectKernelDefaults`.
+const KERNEL_DEFAULTS: [(&str, &str); 6] = [
+    ("vm.overcommit_memory", "1"),
+    ("vm.panic_on_oom", "0"),
+    ("kernel.panic", "10"),
+    ("kernel.panic_on_oops", "1"),
+    ("kernel.keys.root_maxkeys", "1000000"),
+    ("kernel.keys.root_maxbytes", "25000000"),
+];
+
+/// The kernel settings that this node must have.
+fn wanted_sysctls(settings: &Settings) -> BTreeMap<String, String> {
+    let mut wanted = settings.join.sysctls.clone();
+    if settings.kubelet.protect_kernel_defaults {
+        wanted.extend(KERNEL_DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+    wanted
+}
+
+/// What is not as the configuration wants it and keeps no pod from running.
+fn warnings(kubelet: &crate::KubeletConfiguration) -> Vec<String> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let swap_is_on = kubelet.fail_swap_on && swaps.lines().count() > 1;
+    let text = "swap is on although failSwapOn is true";
+    swap_is_on.then(|| text.to_owned()).into_iter().collect()
 }
 
 /// Settings that this machine's image promises and the kernel does not show.
-fn wrong_sysctls(wanted: &std::collections::BTreeMap<String, String>) -> Vec<String> {
+fn wrong_sysctls(wanted: &BTreeMap<String, String>) -> Vec<String> {
     let found = |name: &str| std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")));
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     wanted
@@ -300,7 +360,7 @@ async fn look(shared: &Shared) -> Seen {
     let known = shared.health.known();
     let pressure = shared.pressure.get();
     let settings = &shared.settings;
-    let bytes = crate::disk::filesystem(&settings.dirs.root).map_or(0, |f| f.capacity_bytes as i64);
+    let bytes = crate::disk::filesystem(&settings.dirs.root).map(|f| f.capacity_bytes as i64);
     let capacity = reserve::capacity(&shared.facts, &settings.kubelet, bytes);
     let images = match known.errors.as_slice() {
         [] => {
@@ -316,12 +376,16 @@ async fn look(shared: &Shared) -> Seen {
         info: shared.facts.node_info(&settings.version, &known.version),
         allocatable: reserve::allocatable(&capacity, &settings.kubelet, &settings.kubelet.hard_thresholds()),
         capacity,
-        images: images.map(|l| status_images(l.images)).unwrap_or_default(),
+        images: images
+            .map(|l| node_status::images(l.images, settings.kubelet.node_status_max_images))
+            .unwrap_or_default(),
+        devices: node_status::Devices::default(),
+        warnings: warnings(&settings.kubelet),
         port: settings.kubelet.port,
         not_ready: known
             .errors
             .into_iter()
-            .chain(wrong_sysctls(&settings.join.sysctls))
+            .chain(wrong_sysctls(&wanted_sysctls(settings)))
             .collect(),
         memory_pressure: pressure.memory,
         disk_pressure: pressure.disk,

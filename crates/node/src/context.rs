@@ -4,12 +4,15 @@ use tokio::sync::Notify;
 
 use mainstay_base::clock::SharedClock;
 
+use crate::admission::sysctl::AllowList;
 use crate::api::ApiHandle;
 use crate::cgroups::CgroupTree;
+use crate::cpus::Cpus;
 use crate::cri::Cri;
 use crate::events::Events;
 use crate::facts::Facts;
 use crate::fetch::Fetcher;
+use crate::own_node::OwnNode;
 use crate::podspec::runtime_config::NodeSide;
 use crate::pressure::PressureCell;
 use crate::runtime_health::RuntimeHealth;
@@ -44,6 +47,12 @@ pub struct Shared {
     pub verdicts: Verdicts,
     /// What the node lacks.
     pub pressure: PressureCell,
+    /// The API server's object of this node.
+    pub own_node: OwnNode,
+    /// The sysctls that pods may set.
+    pub sysctls: AllowList,
+    /// Who has which processors.
+    pub cpus: Cpus,
     /// The node's addresses.
     pub host_ips: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! Events of the agent: dropped until the node has joined, never waited for.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -18,6 +19,20 @@ impl Events {
     fn record(&self, about: ObjectReference, kind: EventKind, reason: &str, message: String) {
         if let Some(recorder) = self.0.lock().expect("no holder panics").as_ref() {
             recorder.record(about, kind, reason, message);
+        }
+    }
+
+    /// An event about a pod with annotations of its own.
+    pub fn annotated_pod(
+        &self,
+        pod: &Pod,
+        annotations: BTreeMap<String, String>,
+        kind: EventKind,
+        reason: &str,
+        message: String,
+    ) {
+        if let Some(recorder) = self.0.lock().expect("no holder panics").as_ref() {
+            recorder.record_annotated(reference(pod, None), annotations, kind, reason, message);
         }
     }
 

@@ -15,15 +15,40 @@ use crate::podspec::labels;
 /// How often disk usage by images is looked at.
 const PERIOD: Duration = Duration::from_secs(300);
 
-/// The filesystem that holds images; `None` when the runtime does not tell.
-pub async fn filesystem(shared: &Shared) -> Option<Filesystem> {
-    let info = shared.cri.image_fs_info(v1::ImageFsInfoRequest {}).await.ok()?;
-    let path = info.image_filesystems.first()?.fs_id.as_ref()?.mountpoint.clone();
-    let mut path = PathBuf::from(path);
+/// The filesystems of the runtime.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filesystems {
+    /// Where images are; `None` when the runtime does not tell.
+    pub images: Option<Filesystem>,
+    /// Where writable layers are.
+    pub containers: Option<Filesystem>,
+}
+
+/// Reads the numbers of the filesystem that a folder is or will be on.
+fn nearest(mountpoint: &str) -> Option<Filesystem> {
+    let mut path = PathBuf::from(mountpoint);
     while !path.exists() {
         path = path.parent().map(Path::to_path_buf)?;
     }
     disk::filesystem(&path)
+}
+
+/// Asks the runtime for its filesystems.
+pub async fn filesystems(shared: &Shared) -> Filesystems {
+    let Ok(info) = shared.cri.image_fs_info(v1::ImageFsInfoRequest {}).await else {
+        return Filesystems::default();
+    };
+    let first = |list: &[v1::FilesystemUsage]| nearest(&list.first()?.fs_id.as_ref()?.mountpoint);
+    let images = first(&info.image_filesystems);
+    Filesystems {
+        images,
+        containers: first(&info.container_filesystems).or(images),
+    }
+}
+
+/// The filesystem that holds images; `None` when the runtime does not tell.
+pub async fn filesystem(shared: &Shared) -> Option<Filesystem> {
+    filesystems(shared).await.images
 }
 
 /// What is known of an image over time (monotonic).

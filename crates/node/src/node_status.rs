@@ -11,6 +11,21 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::amount::{self, Amounts};
+use crate::cri::runtime_v1 as v1;
+
+/// Most names of one image in the status.
+const IMAGE_NAMES: usize = 5;
+
+/// Resources of device plug-ins.
+#[derive(Debug, Clone, Default)]
+pub struct Devices {
+    /// All devices, by resource.
+    pub capacity: Amounts,
+    /// Healthy devices.
+    pub allocatable: Amounts,
+    /// Resources whose plug-in has gone for good.
+    pub removed: Vec<String>,
+}
 
 /// What the agent sees at one moment.
 #[derive(Debug, Clone, Default)]
@@ -27,8 +42,12 @@ pub struct Seen {
     pub images: Vec<ContainerImage>,
     /// Port of the serving API.
     pub port: u16,
+    /// What device plug-ins offer.
+    pub devices: Devices,
     /// Why the node cannot run pods; empty: it can.
     pub not_ready: Vec<String>,
+    /// What the node lacks without being unable to run pods.
+    pub warnings: Vec<String>,
     /// Little memory is left.
     pub memory_pressure: bool,
     /// Little disk space is left.
@@ -37,11 +56,11 @@ pub struct Seen {
     pub pid_pressure: bool,
 }
 
-/// One pressure condition: type, reason and message when it is there and when not.
+/// One pressure condition: type; reason, message and event when it is there and when not.
 struct Pressure {
     kind: &'static str,
-    bad: (&'static str, &'static str),
-    good: (&'static str, &'static str),
+    bad: (&'static str, &'static str, &'static str),
+    good: (&'static str, &'static str, &'static str),
 }
 
 const MEMORY: Pressure = Pressure {
@@ -49,25 +68,43 @@ const MEMORY: Pressure = Pressure {
     bad: (
         "KubeletHasInsufficientMemory",
         "kubelet has insufficient memory available",
+        "NodeHasInsufficientMemory",
     ),
     good: (
         "KubeletHasSufficientMemory",
         "kubelet has sufficient memory available",
+        "NodeHasSufficientMemory",
     ),
 };
 const DISK: Pressure = Pressure {
     kind: "DiskPressure",
-    bad: ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-    good: ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    bad: (
+        "KubeletHasDiskPressure",
+        "kubelet has disk pressure",
+        "NodeHasDiskPressure",
+    ),
+    good: (
+        "KubeletHasNoDiskPressure",
+        "kubelet has no disk pressure",
+        "NodeHasNoDiskPressure",
+    ),
 };
 const PID: Pressure = Pressure {
     kind: "PIDPressure",
     bad: (
         "KubeletHasInsufficientPID",
         "kubelet has insufficient PID available",
+        "NodeHasInsufficientPID",
     ),
-    good: ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    good: (
+        "KubeletHasSufficientPID",
+        "kubelet has sufficient PID available",
+        "NodeHasSufficientPID",
+    ),
 };
+
+/// Resources without which a node is not ready.
+const REQUIRED: &[&str] = &["cpu", "memory", "pods", "ephemeral-storage"];
 
 /// The message of a Ready condition that is False: one error plain, several in brackets without doubles.
 pub fn not_ready_message(errors: &[String]) -> String {
@@ -93,36 +130,83 @@ fn condition(kind: &str, status: bool, reason: &str, message: &str) -> NodeCondi
     }
 }
 
-fn pressure(of: &Pressure, is: bool) -> NodeCondition {
-    let (reason, message) = if is { of.bad } else { of.good };
-    condition(of.kind, is, reason, message)
+/// A pressure condition; its reason and message stay while its status does.
+fn pressure(of: &Pressure, is: bool, before: &NodeStatus) -> NodeCondition {
+    let (reason, message, _) = if is { of.bad } else { of.good };
+    let new = condition(of.kind, is, reason, message);
+    match same_condition(&new, before) {
+        Some(old) => NodeCondition {
+            reason: old.reason.clone(),
+            message: old.message.clone(),
+            ..new
+        },
+        None => new,
+    }
 }
 
-fn conditions(seen: &Seen) -> Vec<NodeCondition> {
-    let ready = match seen.not_ready.as_slice() {
+fn ready(seen: &Seen, capacity: &BTreeMap<String, Quantity>) -> NodeCondition {
+    let missing: Vec<&str> = REQUIRED
+        .iter()
+        .copied()
+        .filter(|name| !capacity.contains_key(*name))
+        .collect();
+    let mut errors = seen.not_ready.clone();
+    if !missing.is_empty() {
+        errors.push(format!(
+            "missing node capacity for resources: {}",
+            missing.join(", ")
+        ));
+    }
+    let mut ready = match errors.as_slice() {
         [] => condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
         errors => condition("Ready", false, "KubeletNotReady", &not_ready_message(errors)),
     };
+    if !seen.warnings.is_empty() {
+        let message = ready.message.unwrap_or_default();
+        let warnings = not_ready_message(&seen.warnings);
+        ready.message = Some(format!("{message}. WARNING: {warnings}"));
+    }
+    ready
+}
+
+fn conditions(seen: &Seen, capacity: &BTreeMap<String, Quantity>, before: &NodeStatus) -> Vec<NodeCondition> {
     vec![
-        pressure(&MEMORY, seen.memory_pressure),
-        pressure(&DISK, seen.disk_pressure),
-        pressure(&PID, seen.pid_pressure),
-        ready,
+        pressure(&MEMORY, seen.memory_pressure, before),
+        pressure(&DISK, seen.disk_pressure, before),
+        pressure(&PID, seen.pid_pressure, before),
+        ready(seen, capacity),
     ]
+}
+
+/// The condition before, if it had the same status.
+fn same_condition<'s>(new: &NodeCondition, before: &'s NodeStatus) -> Option<&'s NodeCondition> {
+    let mut old = before.conditions.iter().flatten();
+    old.find(|c| c.type_ == new.type_ && c.status == new.status)
 }
 
 /// Gives a condition its times: the transition time of the one before stays while the status does.
 fn dated(mut new: NodeCondition, before: &NodeStatus, now: Timestamp) -> NodeCondition {
-    let old = before
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == new.type_ && c.status == new.status);
+    let since = same_condition(&new, before).and_then(|c| c.last_transition_time.clone());
     new.last_heartbeat_time = Some(Time(now));
-    new.last_transition_time = old
-        .and_then(|c| c.last_transition_time.clone())
-        .or(Some(Time(now)));
+    new.last_transition_time = since.or(Some(Time(now)));
     new
+}
+
+/// Reasons of the events that a change of conditions is worth; a first Ready condition is worth none.
+pub fn transitions(before: &NodeStatus, after: &NodeStatus) -> Vec<&'static str> {
+    let new = after.conditions.iter().flatten();
+    let changed = new.filter(|c| same_condition(c, before).is_none());
+    changed
+        .filter_map(|c| {
+            let bad = c.status == "True";
+            if c.type_ == "Ready" {
+                let was_there = before.conditions.iter().flatten().any(|old| old.type_ == "Ready");
+                return was_there.then_some(if bad { "NodeReady" } else { "NodeNotReady" });
+            }
+            let of = [&MEMORY, &DISK, &PID].into_iter().find(|p| p.kind == c.type_)?;
+            Some(if bad { of.bad.2 } else { of.good.2 })
+        })
+        .collect()
 }
 
 fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
@@ -139,29 +223,46 @@ fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
         .collect()
 }
 
-/// Adds what others put into the capacity (extended resources by PATCH): it stays, and allocatable follows.
-fn with_foreign(
-    own: BTreeMap<String, Quantity>,
-    foreign: &BTreeMap<String, Quantity>,
-) -> BTreeMap<String, Quantity> {
-    let mut all = foreign.clone();
-    all.extend(own);
-    all
+/// Adds what others put into the capacity (extended resources by PATCH): it stays, and allocatable follows. Devices
+/// are counted last; those whose plug-in has gone are zero, not absent: they remain the node's.
+fn resources(seen: &Seen, before: &NodeStatus) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
+    let mut capacity = before.capacity.clone().unwrap_or_default();
+    capacity.extend(quantities(&seen.capacity));
+    capacity.extend(quantities(&seen.devices.capacity));
+    let zero = |name: &String| (name.clone(), Quantity("0".to_owned()));
+    capacity.extend(seen.devices.removed.iter().map(zero));
+    let mut allocatable = capacity.clone();
+    allocatable.extend(quantities(&seen.allocatable));
+    allocatable.extend(quantities(&seen.devices.allocatable));
+    (capacity, allocatable)
+}
+
+/// The images of the runtime in the form and order of a Node's status: the largest first, at most `limit` of them (-1:
+/// all), each by its first names.
+pub fn images(mut images: Vec<v1::Image>, limit: i64) -> Vec<ContainerImage> {
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let listed = images.into_iter().take(limit);
+    listed
+        .map(|image| {
+            let names = image.repo_digests.into_iter().chain(image.repo_tags);
+            ContainerImage {
+                names: Some(names.take(IMAGE_NAMES).collect()),
+                size_bytes: Some(image.size as i64),
+            }
+        })
+        .collect()
 }
 
 /// Computes the status to write. Conditions of other writers are not in it: a strategic merge leaves them.
 pub fn build(seen: &Seen, before: &NodeStatus, now: Timestamp) -> NodeStatus {
-    let old_capacity = before.capacity.clone().unwrap_or_default();
+    let (capacity, allocatable) = resources(seen, before);
+    let conditions = conditions(seen, &capacity, before).into_iter();
     NodeStatus {
         addresses: Some(seen.addresses.clone()),
-        capacity: Some(with_foreign(quantities(&seen.capacity), &old_capacity)),
-        allocatable: Some(with_foreign(quantities(&seen.allocatable), &old_capacity)),
-        conditions: Some(
-            conditions(seen)
-                .into_iter()
-                .map(|c| dated(c, before, now))
-                .collect(),
-        ),
+        conditions: Some(conditions.map(|c| dated(c, before, now)).collect()),
+        capacity: Some(capacity),
+        allocatable: Some(allocatable),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
                 port: i32::from(seen.port),

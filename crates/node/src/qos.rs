@@ -1,8 +1,10 @@
 //! A pod's resources as the runtime and the cgroup files want them. Pure.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use mainstay_semantics::pod::PodResources;
+use mainstay_semantics::pod::{PodResources, Without};
 use mainstay_semantics::qos::{self, Class, OomContext};
+use mainstay_semantics::quantity::Quantity;
+use mainstay_semantics::resource_name::is_pod_level;
 
 use crate::amount::{self, Amounts};
 
@@ -81,6 +83,34 @@ pub fn pod_requests(pod: &Pod) -> Amounts {
         .as_ref()
         .map(|s| list(&resources(s).requests()))
         .unwrap_or_default()
+}
+
+/// What a pod asks of one resource as eviction and preemption count it: pod-level requests hide those of containers,
+/// and overhead counts only beside a request.
+pub fn counted_request(parts: &PodResources, resource: &str) -> Quantity {
+    let pod_level = parts.resources.as_ref().filter(|r| {
+        let mut names = r.requests.keys().chain(r.limits.keys());
+        names.any(|name| is_pod_level(name))
+    });
+    let asked = match pod_level {
+        Some(whole) => whole
+            .requests
+            .get(resource)
+            .filter(|_| is_pod_level(resource))
+            .cloned(),
+        None => {
+            let without = Without {
+                overhead: true,
+                pod_level: false,
+            };
+            parts.requests_with(without).remove(resource)
+        }
+    };
+    let mut asked = asked.unwrap_or_default();
+    if let Some(overhead) = parts.overhead.get(resource).filter(|_| !asked.is_zero()) {
+        asked.add(overhead);
+    }
+    asked
 }
 
 /// Limits of a pod's cgroup.

@@ -9,7 +9,7 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::facts::go_arch;
-use crate::node_status::{Seen, build, differs};
+use crate::node_status::{Seen, build, differs, transitions};
 use crate::settings::Settings;
 
 /// Labels that every node carries about itself.
@@ -87,6 +87,13 @@ pub async fn register(client: &kube::Client, settings: &Settings) -> Result<Node
     let name = settings.node_name();
     let existing = match api.get_opt(name).await? {
         Some(node) => node,
+        None if !settings.kubelet.register_node => {
+            let status = kube::core::Status::failure(
+                "the Node object is missing and registerNode is false",
+                "NotFound",
+            );
+            return Err(kube::Error::Api(status.with_code(404).boxed()));
+        }
         None => match api.create(&PostParams::default(), &new_node(settings)).await {
             Ok(node) => {
                 tracing::info!(name, "registered the node");
@@ -108,25 +115,48 @@ pub async fn register(client: &kube::Client, settings: &Settings) -> Result<Node
 /// Remembers what was written last, so that an unchanged status costs no request.
 #[derive(Debug, Default)]
 pub struct StatusWriter {
-    last: Option<NodeStatus>,
+    last: NodeStatus,
     written_at: Option<Timestamp>,
+}
+
+/// A status that was written.
+#[derive(Debug)]
+pub struct Written {
+    /// The object with it.
+    pub node: Node,
+    /// Reasons of events about conditions that changed.
+    pub events: Vec<&'static str>,
+}
+
+/// The patch that brings `status` about: what it no longer has is taken away by name.
+fn patch(status: &NodeStatus, before: &NodeStatus) -> serde_json::Value {
+    let mut patch = json!({"status": status});
+    let now = status.allocatable.clone().unwrap_or_default();
+    for gone in before.allocatable.iter().flatten().map(|(name, _)| name) {
+        if !now.contains_key(gone) {
+            patch["status"]["allocatable"][gone] = serde_json::Value::Null;
+        }
+    }
+    patch
 }
 
 impl StatusWriter {
     /// Starts from the status of the registered Node.
     pub fn registered(node: &Node) -> Self {
         StatusWriter {
-            last: node.status.clone(),
+            last: node.status.clone().unwrap_or_default(),
             written_at: None,
         }
     }
 
-    /// Takes over capacity that others patched (seen on the watch of our own Node).
+    /// Takes over what others wrote (seen on the watch of our own Node).
     pub fn observe(&mut self, node: &Node) {
-        self.last = node.status.clone().or(self.last.take());
+        if let Some(status) = &node.status {
+            self.last = status.clone();
+        }
     }
 
-    /// Writes the status if it changed, or if `report_every` (not zero) has passed.
+    /// Writes the status if it changed, or if `report_every` (not zero) has passed; `None`: there was no need.
     ///
     /// # Errors
     /// What the API server answered; 404 means that the Node must be registered anew.
@@ -137,23 +167,21 @@ impl StatusWriter {
         seen: &Seen,
         report_every: Duration,
         now: Timestamp,
-    ) -> Result<bool, kube::Error> {
-        let before = self.last.clone().unwrap_or_default();
-        let status = build(seen, &before, now);
+    ) -> Result<Option<Written>, kube::Error> {
+        let status = build(seen, &self.last, now);
         let due = self.written_at.is_none_or(|at| {
             !report_every.is_zero() && now.as_second() - at.as_second() >= report_every.as_secs() as i64
         });
-        if !due && !differs(&status, &before) {
-            return Ok(false);
+        if !due && !differs(&status, &self.last) {
+            return Ok(None);
         }
         let api: Api<Node> = Api::all(client.clone());
-        let patch = json!({"status": status});
-        let answer = api
-            .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await?;
-        self.last = answer.status;
+        let patch = Patch::Strategic(patch(&status, &self.last));
+        let node = api.patch_status(name, &PatchParams::default(), &patch).await?;
+        let events = transitions(&self.last, &status);
+        self.observe(&node);
         self.written_at = Some(now);
-        Ok(true)
+        Ok(Some(Written { node, events }))
     }
 }
 
@@ -188,5 +216,24 @@ mod tests {
         node.metadata.labels.as_mut().expect("set").remove("pool");
         let patch = adoption(&settings(), &node).expect("something to do");
         assert_eq!(patch.to_string(), r#"{"metadata":{"labels":{"pool":"a"}}}"#);
+    }
+
+    #[test]
+    fn what_left_the_allocatable_is_taken_away_by_name() {
+        let quantities = |names: &[&str]| {
+            let list = names.iter().map(|n| ((*n).to_owned(), "1".to_owned()));
+            NodeStatus {
+                allocatable: Some(
+                    list.map(|(n, q)| (n, k8s_openapi::apimachinery::pkg::api::resource::Quantity(q)))
+                        .collect(),
+                ),
+                ..Default::default()
+            }
+        };
+        let patch = patch(&quantities(&["cpu"]), &quantities(&["cpu", "example.com/x"]));
+        assert_eq!(
+            patch["status"]["allocatable"],
+            json!({"cpu": "1", "example.com/x": null})
+        );
     }
 }

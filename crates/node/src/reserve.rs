@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 
 use crate::amount::{self, Amounts};
 use crate::config::KubeletConfiguration;
+use crate::cpus::set::CpuSet;
 use crate::facts::{Facts, hugepage_name};
 
-/// What the machine has.
-pub fn capacity(facts: &Facts, config: &KubeletConfiguration, ephemeral_bytes: i64) -> Amounts {
+/// What the machine has; `disk_bytes` is missing when the agent's filesystem cannot be read.
+pub fn capacity(facts: &Facts, config: &KubeletConfiguration, disk_bytes: Option<i64>) -> Amounts {
     let mut amounts = Amounts::from([
         ("cpu".to_owned(), facts.cpus * 1000),
         ("memory".to_owned(), facts.memory_bytes),
-        ("ephemeral-storage".to_owned(), ephemeral_bytes),
     ]);
+    amounts.extend(disk_bytes.map(|bytes| ("ephemeral-storage".to_owned(), bytes)));
     let pods = match config.pods_per_core {
         0 => config.max_pods,
         per_core => config.max_pods.min(per_core * facts.cpus),
@@ -38,14 +39,28 @@ pub fn threshold(text: &str, capacity: i64) -> Option<i64> {
     }
 }
 
-fn reserved(config: &KubeletConfiguration, resource: &str) -> i64 {
+/// The amounts of a reservation.
+pub fn amounts(reservation: &BTreeMap<String, String>) -> Amounts {
+    let read = reservation.iter().filter_map(|(name, text)| {
+        let amount = match name.as_str() {
+            "cpu" => amount::milli(text),
+            _ => amount::value(text),
+        };
+        Some((name.clone(), amount?))
+    });
+    read.collect()
+}
+
+/// What both reservations withhold of a resource; processors that are named count whole in their place.
+pub fn reserved(config: &KubeletConfiguration, resource: &str) -> i64 {
+    let named = config.reserved_system_cpus.parse::<CpuSet>().unwrap_or_default();
+    if resource == "cpu" && !named.is_empty() {
+        return named.len() as i64 * 1000;
+    }
     let lists = [&config.system_reserved, &config.kube_reserved];
-    let texts = lists.iter().filter_map(|list| list.get(resource));
-    texts
-        .filter_map(|t| match resource {
-            "cpu" => amount::milli(t),
-            _ => amount::value(t),
-        })
+    lists
+        .iter()
+        .filter_map(|list| amounts(list).remove(resource))
         .sum()
 }
 
@@ -81,14 +96,16 @@ pub fn allocatable(
     left
 }
 
-/// The memory that all pods together may use in their cgroup: without the eviction threshold.
-pub fn pods_memory(capacity: &Amounts, config: &KubeletConfiguration) -> i64 {
-    (capacity.get("memory").copied().unwrap_or(0) - reserved(config, "memory")).max(0)
-}
-
-/// The cpu (thousandths) that all pods together are weighed with.
-pub fn pods_cpu(capacity: &Amounts, config: &KubeletConfiguration) -> i64 {
-    (capacity.get("cpu").copied().unwrap_or(0) - reserved(config, "cpu")).max(0)
+/// What all pods together may use in their cgroup: without the eviction threshold, processes included.
+pub fn of_pods(facts: &Facts, config: &KubeletConfiguration) -> Amounts {
+    let mut all = capacity(facts, config, None);
+    all.remove("pods");
+    all.insert("pid".to_owned(), facts.pid_limit);
+    let left = all.into_iter().map(|(name, total)| {
+        let left = (total - reserved(config, &name)).max(0);
+        (name, left)
+    });
+    left.collect()
 }
 
 #[cfg(test)]

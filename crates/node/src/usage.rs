@@ -32,6 +32,8 @@ pub struct ContainerUsage {
     pub rootfs_inodes: u64,
     /// Logs, bytes.
     pub log_bytes: u64,
+    /// Logs, inodes.
+    pub log_inodes: u64,
 }
 
 /// Usage of one pod.
@@ -85,6 +87,7 @@ fn container_usage(shared: &Shared, stats: &v1::ContainerStats) -> Option<(Strin
     let logs = std::path::Path::new(&shared.settings.kubelet.pod_logs_dir)
         .join(folder)
         .join(&metadata.name);
+    let (log_bytes, log_inodes) = disk::usage(&logs);
     let cpu = stats.cpu.as_ref();
     let memory = stats.memory.as_ref();
     let layer = stats.writable_layer.as_ref();
@@ -99,7 +102,8 @@ fn container_usage(shared: &Shared, stats: &v1::ContainerStats) -> Option<(Strin
             rss_bytes: memory.map_or(0, |m| value(&m.rss_bytes)),
             rootfs_bytes: layer.map_or(0, |l| value(&l.used_bytes)),
             rootfs_inodes: layer.map_or(0, |l| value(&l.inodes_used)),
-            log_bytes: disk::usage(&logs).0,
+            log_bytes,
+            log_inodes,
         },
     ))
 }

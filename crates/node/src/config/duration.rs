@@ -6,29 +6,47 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 /// Parses a Go duration; negative ones are clamped to zero, a bare `0` is allowed.
 pub fn parse(text: &str) -> Option<Duration> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
+    let nanos = nanos(text).ok()?;
+    Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+}
+
+/// The nanoseconds of a Go duration, which may be negative.
+///
+/// # Errors
+/// When it is none, as Go's `time.ParseDuration` words it.
+pub fn nanos(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let (sign, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (-1, &text[1..]),
+        Some(b'+') => (1, &text[1..]),
+        _ => (1, text),
     };
     if rest == "0" {
-        return Some(Duration::ZERO);
+        return Ok(0);
     }
-    let mut nanos = 0f64;
     if rest.is_empty() {
-        return None;
+        return Err(invalid());
     }
+    let mut total = 0f64;
+    let numeric = |c: char| c.is_ascii_digit() || c == '.';
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
+        let digits = rest.find(|c| !numeric(c)).unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
-        let unit_end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        nanos += number * unit_nanos(&rest[..unit_end])?;
-        rest = &rest[unit_end..];
+        let end = rest.find(numeric).unwrap_or(rest.len());
+        let unit = &rest[..end];
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {text:?}"));
+        }
+        let size =
+            unit_nanos(unit).ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
+        total += number * size;
+        rest = &rest[end..];
     }
-    let total = Duration::from_nanos(nanos as u64);
-    Some(if negative { Duration::ZERO } else { total })
+    match total < i64::MAX as f64 {
+        true => Ok(sign * total.round() as i64),
+        false => Err(invalid()),
+    }
 }
 
 fn unit_nanos(unit: &str) -> Option<f64> {
@@ -89,7 +107,20 @@ mod tests {
             .map(|t| parse(t).map_or("?".into(), format))
             .collect();
         assert_eq!(back, texts);
-        assert_eq!(parse("10"), None);
-        assert_eq!(parse("10x"), None);
+        let refused = ["10", "10x", "", "x", "1.5.2s"].map(|t| nanos(t).expect_err("no duration"));
+        assert_eq!(
+            refused,
+            [
+                "time: missing unit in duration \"10\"",
+                "time: unknown unit \"x\" in duration \"10x\"",
+                "time: invalid duration \"\"",
+                "time: invalid duration \"x\"",
+                "time: invalid duration \"1.5.2s\"",
+            ]
+        );
+        assert_eq!(
+            (nanos("-1s"), parse("-1s")),
+            (Ok(-1_000_000_000), Some(Duration::ZERO))
+        );
     }
 }

@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ConfigError, duration, read};
+use crate::admission::sysctl::AllowList;
+use crate::cpus::policy::Options;
+use crate::cpus::set::CpuSet;
+use crate::eviction::thresholds;
+use crate::shutdown::PriorityGrace;
 
 /// Fields that the kubelet knows and that change nothing here; naming them is no mistake.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -62,11 +67,9 @@ const WITHOUT_EFFECT: &[&str] = &[
     "containerLogMaxWorkers",
     "tlsCipherSuites",
     "tlsMinVersion",
-    "nodeStatusMaxImages",
     "imageMaximumGCAge",
     "failCgroupV1",
     "memoryThrottlingFactor",
-    "shutdownGracePeriodByPodPriority",
     "readOnlyPort",
 ];
 
@@ -125,6 +128,8 @@ kubelet_configuration! {
     /// How often an unchanged status is written all the same; zero (the default here): never, the Lease suffices.
     #[serde(with = "duration")]
     node_status_report_frequency: Duration = Duration::ZERO;
+    /// Most images in the status; -1: all.
+    node_status_max_images: i64 = 50;
     /// Life of the node's Lease; renewed four times as often.
     node_lease_duration_seconds: i32 = 40;
     /// Unused images younger than this stay.
@@ -145,7 +150,9 @@ kubelet_configuration! {
     cgroup_driver: String = "cgroupfs".to_owned();
     /// `none` or `static`.
     cpu_manager_policy: String = "none".to_owned();
-    /// `none`, `best-effort`, `restricted` or `single-numa-node`.
+    /// Options of the static policy, each `true` or `false`.
+    cpu_manager_policy_options: BTreeMap<String, String> = BTreeMap::new();
+    /// Only `none` is possible.
     topology_manager_policy: String = "none".to_owned();
     /// Only `None` is possible.
     memory_manager_policy: String = "None".to_owned();
@@ -215,8 +222,12 @@ kubelet_configuration! {
     /// The part of it for critical pods.
     #[serde(with = "duration")]
     shutdown_grace_period_critical_pods: Duration = Duration::ZERO;
+    /// Grace from each priority on, in the place of the two above.
+    shutdown_grace_period_by_pod_priority: Vec<PriorityGrace> = Vec::new();
     /// Restart back-off.
     crash_loop_back_off: CrashLoopBackOff = CrashLoopBackOff::default();
+    /// Shares of requests (`memory: 50%`) that lower classes may not use.
+    qos_reserved: BTreeMap<String, String> = BTreeMap::new();
     /// Taints of a new Node object.
     register_with_taints: Vec<Taint> = Vec::new();
     /// Whether the Node object is made by the agent.
@@ -366,6 +377,21 @@ impl KubeletConfiguration {
                 "the memory manager is not supported; use None",
             ),
             (
+                !matches!(self.cpu_manager_policy.as_str(), "none" | "static"),
+                "cpuManagerPolicy",
+                "must be none or static",
+            ),
+            (
+                self.reserved_system_cpus.parse::<CpuSet>().is_err(),
+                "reservedSystemCPUs",
+                "must be a list of processors such as 0-3,8",
+            ),
+            (
+                self.topology_manager_policy != "none",
+                "topologyManagerPolicy",
+                "the topology manager is not supported; use none",
+            ),
+            (
                 !self.user_namespaces.is_null(),
                 "userNamespaces",
                 "user namespaces are not supported; leave it out",
@@ -386,18 +412,42 @@ impl KubeletConfiguration {
                 "must be lower than imageGCHighThresholdPercent",
             ),
             (
+                self.qos_reserved.iter().any(|(resource, share)| {
+                    resource != "memory" || (share != "0%" && self.qos_reserved_memory_percent() == 0)
+                }),
+                "qosReserved",
+                "only memory can be reserved, as a percentage such as 50%",
+            ),
+            (
                 self.container_log_max_files < 2,
                 "containerLogMaxFiles",
                 "must be at least 2",
             ),
         ];
-        match checks.into_iter().find(|(wrong, ..)| *wrong) {
-            Some((_, field, why)) => Err(ConfigError::Refused {
-                field: field.to_owned(),
-                why: why.to_owned(),
-            }),
-            None => Ok(()),
+        let refused = |field: &str, why: String| ConfigError::Refused {
+            field: field.to_owned(),
+            why,
+        };
+        if let Some((_, field, why)) = checks.into_iter().find(|(wrong, ..)| *wrong) {
+            return Err(refused(field, why.to_owned()));
         }
+        thresholds::parse(self).map_err(|why| refused("evictionHard, evictionSoft", why))?;
+        Options::parse(&self.cpu_manager_policy_options)
+            .map_err(|why| refused("cpuManagerPolicyOptions", why))?;
+        AllowList::new(self.allowed_unsafe_sysctls.iter().map(String::as_str))
+            .map_err(|why| refused("allowedUnsafeSysctls", why))?;
+        Ok(())
+    }
+
+    /// The percentage of `qosReserved.memory`; 0 when it is not set.
+    pub fn qos_reserved_memory_percent(&self) -> i64 {
+        let percent = |text: &String| {
+            text.strip_suffix('%')?
+                .parse()
+                .ok()
+                .filter(|p| (0..=100).contains(p))
+        };
+        self.qos_reserved.get("memory").and_then(percent).unwrap_or(0)
     }
 
     /// The hard thresholds in force: the given ones, else (or also, when merged) the kubelet's defaults.

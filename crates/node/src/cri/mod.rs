@@ -261,6 +261,20 @@ impl Cri {
         gone_is_fine(answer.map(drop).map_err(Self::call_error("StopContainer")))
     }
 
+    /// Moves a running container to these processors.
+    pub async fn set_cpus(&self, id: &str, list: &str) -> Result<(), CriError> {
+        let linux = v1::LinuxContainerResources {
+            cpuset_cpus: list.to_owned(),
+            ..Default::default()
+        };
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        self.update_container(request).await.map(drop)
+    }
+
     /// Removes a container; one that is gone is fine.
     pub async fn remove_container(&self, id: &str) -> Result<(), CriError> {
         let mut request = Request::new(v1::RemoveContainerRequest {

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mainstay_semantics::quantity::{Format, Quantity};
+
 use super::rank::{PodUse, rank};
-use super::thresholds::{Condition, Signal, Threshold, bytes_text};
+use super::thresholds::{Condition, Layout, Signal, Threshold, available_text, bytes_text};
+use crate::podspec;
 
 /// Grace in seconds of a hard eviction: the kubelet's one second, not zero, which would mean "at once and unsaid".
 pub const HARD_GRACE_SECONDS: i64 = 1;
@@ -31,13 +34,17 @@ pub struct Memory {
 
 /// A pod to evict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Victim {
+pub struct Eviction {
     /// The pod.
     pub uid: String,
-    /// For its status.
+    /// For its status and its event.
     pub message: String,
     /// Longest grace in seconds.
     pub grace_seconds: i64,
+    /// Annotations of its event.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the node lacked something (the pod gets condition DisruptionTarget), or the pod broke its own limit.
+    pub disruption: bool,
 }
 
 /// What follows from one look.
@@ -109,51 +116,87 @@ pub fn decide(
     }
 }
 
-/// The message of an eviction: what was low, and which containers used more than they asked for.
-fn message(threshold: &Threshold, seen: &Observations, pod: &PodUse) -> String {
+/// Whether every threshold has its amount and what is to be won back besides.
+pub fn is_enough(thresholds: &[Threshold], seen: &Observations) -> bool {
+    !thresholds.iter().any(|t| is_met(t, seen, true))
+}
+
+/// The message of an eviction, and the annotations of its event: what was low, and which containers used more than
+/// they asked for.
+fn message(threshold: &Threshold, seen: &Observations, pod: &PodUse) -> (String, BTreeMap<String, String>) {
     let resource = threshold.signal.resource();
     let mut text = format!("The node was low on resource: {resource}. ");
     if let Some(observation) = seen.get(&threshold.signal) {
         text.push_str(&format!(
             "Threshold quantity: {}, available: {}. ",
             threshold.amount.text(observation.capacity),
-            bytes_text(observation.available)
+            available_text(threshold.signal, observation.available)
         ));
     }
+    let mut annotations = BTreeMap::new();
+    if !pod.known {
+        return (text, annotations);
+    }
+    let larger = |kind: &str, name: &str, used: &str, request: &Quantity| {
+        let request = request.canonical();
+        format!(
+            "{kind} {name} was using {used}, request is {request}, has larger consumption of {resource}. "
+        )
+    };
+    if let Some(request) = pod.pod_level_request(resource).filter(|_| resource == "memory") {
+        let (name, used) = (crate::podspec::name(&pod.pod), bytes_text(pod.memory));
+        text.push_str(&larger("Pod", name, &used, request));
+        annotations.insert("offending_pod".to_owned(), name.to_owned());
+        annotations.insert("offending_pod_usage".to_owned(), used);
+    }
+    let (mut names, mut usages) = (Vec::new(), Vec::new());
     for container in &pod.containers {
-        let (used, request) = match resource {
-            "memory" => (container.memory, container.memory_request),
-            "ephemeral-storage" => (container.disk, container.disk_request),
+        let used = match resource {
+            "memory" => container.memory,
+            "ephemeral-storage" => container.rootfs.bytes + container.logs.bytes,
             _ => continue,
         };
-        if used > request {
-            text.push_str(&format!(
-                "Container {} was using {}, request is {}, has larger consumption of {resource}. ",
-                container.name,
-                bytes_text(used),
-                bytes_text(request)
-            ));
+        let Some(requests) = pod.container_requests(&container.name) else {
+            continue;
+        };
+        let request = requests.get(resource).cloned().unwrap_or_default();
+        if Quantity::new(used, Format::BinarySI) > request {
+            let used = bytes_text(used);
+            text.push_str(&larger("Container", &container.name, &used, &request));
+            names.push(container.name.as_str());
+            usages.push(used);
         }
     }
-    text
+    annotations.insert("offending_containers".to_owned(), names.join(","));
+    annotations.insert("offending_containers_usage".to_owned(), usages.join(","));
+    annotations.insert("starved_resource".to_owned(), resource.to_owned());
+    (text, annotations)
 }
 
-/// Chooses the pod to evict for a threshold.
+/// Chooses the pod to evict for a threshold: the first in order that is not critical.
 pub fn choose(
     threshold: &Threshold,
+    layout: Layout,
     seen: &Observations,
     mut pods: Vec<PodUse>,
     max_grace_seconds: i64,
-) -> Option<Victim> {
-    rank(threshold.signal, &mut pods);
-    let pod = pods.iter().find(|p| !p.critical)?;
-    Some(Victim {
-        uid: pod.uid.clone(),
-        message: message(threshold, seen, pod),
-        grace_seconds: if threshold.is_hard() {
-            HARD_GRACE_SECONDS
-        } else {
-            max_grace_seconds
+) -> Option<Eviction> {
+    rank(threshold.signal, layout, &mut pods);
+    let chosen = pods.iter().find(|p| !podspec::is_critical(&p.pod))?;
+    let own = chosen
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.termination_grace_period_seconds);
+    let (message, annotations) = message(threshold, seen, chosen);
+    Some(Eviction {
+        uid: chosen.uid().to_owned(),
+        message,
+        annotations,
+        disruption: true,
+        grace_seconds: match threshold.is_hard() {
+            true => HARD_GRACE_SECONDS,
+            false => own.unwrap_or(max_grace_seconds).min(max_grace_seconds),
         },
     })
 }
@@ -165,7 +208,11 @@ mod tests {
     use super::*;
 
     fn threshold(grace: u64, reclaim: Option<&str>) -> Threshold {
-        let amount = |text: &str| Amount::parse(text).expect("valid").expect("on");
+        let amount = |text: &str| {
+            Amount::threshold("memory.available", text)
+                .expect("valid")
+                .expect("on")
+        };
         Threshold {
             signal: Signal::Memory,
             amount: amount("100Mi"),
@@ -243,8 +290,8 @@ mod tests {
 
     #[test]
     fn the_message_says_what_lacked_and_who_used_it() {
+        let pod = serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}});
         let pod = PodUse {
-            uid: "u".into(),
             known: true,
             memory: 500 << 20,
             containers: vec![ContainerUse {
@@ -252,13 +299,15 @@ mod tests {
                 memory: 500 << 20,
                 ..Default::default()
             }],
-            ..Default::default()
+            ..PodUse::unmeasured(std::sync::Arc::new(serde_json::from_value(pod).expect("valid")))
         };
-        let victim = choose(&threshold(0, None), &left(50), vec![pod], 0).expect("a victim");
+        let layout = Layout::default();
+        let victim = choose(&threshold(0, None), layout, &left(50), vec![pod], 0).expect("a victim");
         assert_eq!(
             victim.message,
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container c was using 500Mi, \
              request is 0, has larger consumption of memory. "
         );
+        assert_eq!(victim.annotations["offending_containers_usage"], "500Mi");
     }
 }

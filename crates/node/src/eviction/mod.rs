@@ -1,14 +1,16 @@
 //! Defends the node: watches memory, disk and process ids, and evicts one pod at a time before the kernel has to.
 
 pub mod decide;
+pub mod own_limits;
 pub mod rank;
+pub mod synchronize;
 pub mod thresholds;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use mainstay_control::events::EventKind;
 
 use crate::context::Shared;
@@ -16,12 +18,13 @@ use crate::disk::{self, Filesystem};
 use crate::images;
 use crate::pods::manager::Manager;
 use crate::pods::worker::End;
+use crate::podspec;
 use crate::pressure::Pressure;
-use crate::usage::{PodUsage, of_cgroups, of_pods, of_volumes};
-use crate::{amount, podspec};
-use decide::{Memory, Observation, Observations, Victim, choose, decide};
-use rank::{ContainerUse, PodUse};
-use thresholds::{Condition, Signal, Threshold};
+use crate::usage::{PodUsage, of_cgroups, of_pods};
+use decide::{Eviction, Memory, Observation, Observations};
+use rank::{ContainerUse, FsUse, PodUse, VolumeUse};
+use synchronize::{Machine, Reclaim, Rules, Wanted, synchronize};
+use thresholds::{Condition, Layout, Signal};
 
 /// Time between full looks.
 const FULL_LOOK: Duration = Duration::from_secs(10);
@@ -29,35 +32,33 @@ const FULL_LOOK: Duration = Duration::from_secs(10);
 const QUICK_LOOK: Duration = Duration::from_millis(250);
 /// Longest wait for a victim's end before the next pass.
 const VICTIM_LIMIT: Duration = Duration::from_secs(30);
-/// From this priority on a pod is critical.
-const CRITICAL: i64 = 2_000_000_000;
-
-struct Watcher {
-    manager: Arc<Manager>,
-    thresholds: Vec<Threshold>,
-    memory: Memory,
-}
 
 /// Watches for as long as the agent runs.
 pub async fn keep(manager: Arc<Manager>) {
-    let thresholds = match thresholds::parse(&manager.shared().settings.kubelet) {
+    let kubelet = &manager.shared().settings.kubelet;
+    let thresholds = match thresholds::parse(kubelet) {
         Ok(thresholds) => thresholds,
         Err(why) => {
             tracing::error!(why, "eviction thresholds cannot be used: the node evicts nothing");
             return;
         }
     };
-    let mut watcher = Watcher {
-        manager,
+    let rules = Rules {
         thresholds,
-        memory: Memory::default(),
+        transition: kubelet.eviction_pressure_transition_period,
+        max_grace_seconds: kubelet.eviction_max_pod_grace_period,
     };
+    let node = LiveNode {
+        manager: manager.clone(),
+    };
+    let mut memory = Memory::default();
     let mut looked_at = Duration::ZERO;
     loop {
-        let now = watcher.shared().clock.monotonic();
-        if now.saturating_sub(looked_at) >= FULL_LOOK || watcher.memory_is_short() {
+        let now = node.shared().clock.monotonic();
+        if now.saturating_sub(looked_at) >= FULL_LOOK || node.memory_is_short(&rules) {
             looked_at = now;
-            watcher.pass().await;
+            let evicted = synchronize(&rules, &mut memory, &node, now).await;
+            node.await_end(&evicted).await;
         }
         tokio::time::sleep(QUICK_LOOK).await;
     }
@@ -70,22 +71,30 @@ fn observation(available: u64, capacity: u64) -> Observation {
     }
 }
 
-impl Watcher {
+fn insert_filesystem(seen: &mut Observations, fs: Filesystem, bytes: Signal, inodes: Signal) {
+    seen.insert(bytes, observation(fs.available_bytes, fs.capacity_bytes));
+    seen.insert(inodes, observation(fs.inodes_free, fs.inodes));
+}
+
+/// The machine that the agent runs on.
+struct LiveNode {
+    manager: Arc<Manager>,
+}
+
+impl LiveNode {
     fn shared(&self) -> &Arc<Shared> {
         self.manager.shared()
     }
 
     /// Whether memory may have crossed a hard threshold. Reads the cheap number first: what is in use can only be
     /// more than what counts.
-    fn memory_is_short(&self) -> bool {
+    fn memory_is_short(&self, rules: &Rules) -> bool {
         let Some(tree) = &self.shared().cgroups else {
             return false;
         };
         let capacity = self.shared().facts.memory_bytes;
-        let hard = self
-            .thresholds
-            .iter()
-            .filter(|t| t.signal == Signal::Memory && t.is_hard());
+        let hard = rules.thresholds.iter();
+        let hard = hard.filter(|t| t.signal == Signal::Memory && t.is_hard());
         let Some(wanted) = hard.map(|t| t.amount.of(capacity)).max() else {
             return false;
         };
@@ -98,306 +107,214 @@ impl Watcher {
                 .is_some_and(|u| capacity - (u.working_set_bytes as i64) < wanted)
     }
 
-    fn observe(&self, nodefs: Option<Filesystem>, imagefs: Option<Filesystem>) -> Observations {
+    fn see_memory(&self, seen: &mut Observations) {
         let shared = self.shared();
-        let mut seen = Observations::new();
-        if let Some(tree) = &shared.cgroups {
-            let capacity = shared.facts.memory_bytes as u64;
-            if let Some(usage) = tree.usage("/") {
-                let left = capacity.saturating_sub(usage.working_set_bytes);
-                seen.insert(Signal::Memory, observation(left, capacity));
-            }
-            let pods = tree.class_path(mainstay_semantics::qos::Class::Guaranteed);
-            if let Some(usage) = tree.usage(&pods) {
-                let total = crate::reserve::pods_memory(
-                    &[("memory".to_owned(), capacity as i64)].into(),
-                    &shared.settings.kubelet,
-                ) as u64;
-                let left = total.saturating_sub(usage.working_set_bytes);
-                seen.insert(Signal::AllocatableMemory, observation(left, total));
-            }
+        let Some(tree) = &shared.cgroups else { return };
+        let capacity = shared.facts.memory_bytes as u64;
+        if let Some(usage) = tree.usage("/") {
+            let left = capacity.saturating_sub(usage.working_set_bytes);
+            seen.insert(Signal::Memory, observation(left, capacity));
         }
-        if let Some(fs) = nodefs {
-            seen.insert(
-                Signal::NodefsBytes,
-                observation(fs.available_bytes, fs.capacity_bytes),
-            );
-            seen.insert(Signal::NodefsInodes, observation(fs.inodes_free, fs.inodes));
-        }
-        // On one filesystem the image signals are not looked at separately.
-        let separate = imagefs.filter(|i| nodefs.is_none_or(|n| n.device != i.device));
-        if let Some(fs) = separate {
-            seen.insert(
-                Signal::ImagefsBytes,
-                observation(fs.available_bytes, fs.capacity_bytes),
-            );
-            seen.insert(Signal::ImagefsInodes, observation(fs.inodes_free, fs.inodes));
-        }
-        let limit = shared.facts.pid_limit;
-        if let Some(used) = disk::process_count() {
-            seen.insert(
-                Signal::Pids,
-                observation((limit - used).max(0) as u64, limit as u64),
-            );
-        }
-        // A filesystem without inodes (btrfs, tmpfs) reports none: nothing to lack.
-        seen.retain(|_, o| o.capacity > 0);
-        seen
-    }
-
-    async fn pass(&mut self) {
-        let shared = self.shared().clone();
-        let nodefs = disk::filesystem(&shared.settings.dirs.root);
-        let imagefs = images::filesystem(&shared).await;
-        let seen = self.observe(nodefs, imagefs);
-        let transition = shared.settings.kubelet.eviction_pressure_transition_period;
-        let decision = decide(
-            &mut self.memory,
-            &self.thresholds,
-            &seen,
-            transition,
-            shared.clock.monotonic(),
-        );
-        publish(&shared, &decision.conditions);
-        let dedicated = seen.contains_key(&Signal::ImagefsBytes);
-        if self.limit_local_storage().await {
-            return;
-        }
-        let Some(threshold) = decision.act_on else { return };
-        shared.events.node(
-            shared.settings.node_name(),
-            EventKind::Warning,
-            "EvictionThresholdMet",
-            format!("Attempting to reclaim {}", threshold.signal.resource()),
-        );
-        if threshold.signal.condition() == Condition::Disk && self.reclaim(&threshold).await {
-            return;
-        }
-        let pods = self.uses(threshold.signal, dedicated).await;
-        let max_grace = shared.settings.kubelet.eviction_max_pod_grace_period;
-        if let Some(victim) = choose(&threshold, &seen, pods, max_grace) {
-            self.evict(victim).await;
+        let pods = tree.class_path(mainstay_semantics::qos::Class::Guaranteed);
+        if let Some(usage) = tree.usage(&pods) {
+            let total = crate::reserve::of_pods(&shared.facts, &shared.settings.kubelet)["memory"] as u64;
+            let left = total.saturating_sub(usage.working_set_bytes);
+            seen.insert(Signal::AllocatableMemory, observation(left, total));
         }
     }
 
-    /// Removes dead containers and unused images; tells whether that was enough.
-    async fn reclaim(&self, threshold: &Threshold) -> bool {
-        let shared = self.shared();
-        images::remove_dead_containers(shared, &self.manager.uids(|_| true)).await;
-        images::remove_unused(shared).await;
-        let nodefs = disk::filesystem(&shared.settings.dirs.root);
-        let seen = self.observe(nodefs, images::filesystem(shared).await);
-        let found = seen.get(&threshold.signal);
-        found.is_none_or(|o| o.available >= threshold.amount.of(o.capacity))
-    }
-
-    fn candidates(&self) -> Vec<Arc<Pod>> {
+    fn active(&self) -> Vec<Arc<Pod>> {
         let mut pods = self.manager.pods();
         pods.retain(|p| !self.manager.is_ending(podspec::uid(p)));
         pods
     }
 
-    async fn uses(&self, signal: Signal, dedicated: bool) -> Vec<PodUse> {
+    /// Waits until evicted pods have left their cgroups, but not for ever.
+    async fn await_end(&self, evicted: &[Eviction]) {
         let shared = self.shared();
-        let pods = self.candidates();
-        let usages = match signal {
-            Signal::Pids => of_cgroups(shared, pods),
-            _ => of_pods(shared, pods).await,
-        };
-        usages
+        let Some(tree) = &shared.cgroups else { return };
+        let begun = shared.clock.monotonic();
+        let uids: Vec<&str> = evicted.iter().map(|e| e.uid.as_str()).collect();
+        let pods: Vec<Arc<Pod>> = self.manager.pods();
+        let paths: Vec<String> = pods
             .iter()
-            .map(|u| pod_use(shared, u, signal, dedicated))
-            .collect()
+            .filter(|p| uids.contains(&podspec::uid(p)))
+            .map(|p| tree.pod_path(crate::qos::class(p), podspec::uid(p)))
+            .collect();
+        while paths.iter().any(|path| tree.usage(path).is_some())
+            && shared.clock.monotonic().saturating_sub(begun) < VICTIM_LIMIT
+        {
+            tokio::time::sleep(QUICK_LOOK).await;
+        }
+    }
+}
+
+impl Machine for LiveNode {
+    async fn look(&self) -> (Layout, Observations) {
+        let shared = self.shared();
+        let nodefs = disk::filesystem(&shared.settings.dirs.root);
+        let runtime = images::filesystems(shared).await;
+        let mut seen = Observations::new();
+        self.see_memory(&mut seen);
+        let layout = layout(nodefs, &runtime);
+        if let Some(fs) = nodefs {
+            insert_filesystem(&mut seen, fs, Signal::NodefsBytes, Signal::NodefsInodes);
+        }
+        // On one filesystem the image signals are not looked at separately.
+        if let Some(fs) = runtime.images.filter(|_| layout.dedicated_imagefs) {
+            insert_filesystem(&mut seen, fs, Signal::ImagefsBytes, Signal::ImagefsInodes);
+        }
+        if let Some(fs) = runtime.containers.filter(|_| layout.split) {
+            insert_filesystem(&mut seen, fs, Signal::ContainerfsBytes, Signal::ContainerfsInodes);
+        }
+        let limit = shared.facts.pid_limit;
+        if let Some(used) = disk::process_count() {
+            let left = (limit - used).max(0);
+            seen.insert(Signal::Pids, observation(left as u64, limit as u64));
+        }
+        // A filesystem without inodes (btrfs, tmpfs) reports none: nothing to lack.
+        seen.retain(|_, o| o.capacity > 0);
+        (layout, seen)
     }
 
-    async fn evict(&self, victim: Victim) {
+    async fn pods(&self, wanted: Wanted) -> Vec<PodUse> {
         let shared = self.shared();
-        let found = self.candidates();
-        let Some(pod) = found.iter().find(|p| podspec::uid(p) == victim.uid) else {
-            return;
+        let mut pods = self.active();
+        if wanted == Wanted::Limited {
+            pods.retain(|p| own_limits::has_any(&PodUse::unmeasured(p.clone())));
+        }
+        if pods.is_empty() {
+            return Vec::new();
+        }
+        let usages = match wanted {
+            Wanted::All(Signal::Pids) => of_cgroups(shared, pods),
+            _ => of_pods(shared, pods).await,
+        };
+        let memory_only = matches!(
+            wanted,
+            Wanted::All(Signal::Memory | Signal::AllocatableMemory | Signal::Pids)
+        );
+        usages.iter().map(|u| pod_use(shared, u, !memory_only)).collect()
+    }
+
+    async fn reclaim(&self, what: Reclaim) {
+        let shared = self.shared();
+        match what {
+            Reclaim::DeadContainers => {
+                images::remove_dead_containers(shared, &self.manager.uids(|_| true)).await;
+            }
+            Reclaim::UnusedImages => {
+                images::remove_unused(shared).await;
+            }
+        }
+    }
+
+    fn publish(&self, conditions: &BTreeSet<Condition>) {
+        let now = Pressure {
+            memory: conditions.contains(&Condition::Memory),
+            disk: conditions.contains(&Condition::Disk),
+            pid: conditions.contains(&Condition::Pid),
+        };
+        if self.shared().pressure.set(now) {
+            self.shared().status_wanted.notify_one();
+        }
+    }
+
+    fn tell_starved(&self, resource: &str) {
+        let shared = self.shared();
+        shared.events.node(
+            shared.settings.node_name(),
+            EventKind::Warning,
+            "EvictionThresholdMet",
+            format!("Attempting to reclaim {resource}"),
+        );
+    }
+
+    fn evict(&self, eviction: &Eviction) -> bool {
+        let shared = self.shared();
+        let active = self.active();
+        let Some(pod) = active.iter().find(|p| podspec::uid(p) == eviction.uid) else {
+            return false;
         };
         tracing::info!(
             pod = podspec::name(pod),
             namespace = podspec::namespace(pod),
-            message = victim.message,
+            message = eviction.message,
             "evicting a pod"
         );
-        shared
-            .events
-            .pod(pod, EventKind::Warning, "Evicted", victim.message.clone());
+        let annotations = eviction.annotations.clone();
+        shared.events.annotated_pod(
+            pod,
+            annotations,
+            EventKind::Warning,
+            "Evicted",
+            eviction.message.clone(),
+        );
         self.manager.end(
-            &victim.uid,
+            &eviction.uid,
             End::Failed {
                 reason: "Evicted".to_owned(),
-                message: victim.message,
-                grace_seconds: Some(victim.grace_seconds),
+                message: eviction.message.clone(),
+                grace_seconds: Some(eviction.grace_seconds),
+                disruption: eviction.disruption.then(|| eviction.message.clone()),
             },
         );
-        let begun = shared.clock.monotonic();
-        while shared.clock.monotonic().saturating_sub(begun) < VICTIM_LIMIT {
-            tokio::time::sleep(QUICK_LOOK).await;
-            let tree = shared.cgroups.as_ref();
-            let alive = tree.and_then(|t| t.usage(&t.pod_path(crate::qos::class(pod), &victim.uid)));
-            if alive.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Evicts a pod that uses more disk than it said it would; tells whether it did.
-    async fn limit_local_storage(&self) -> bool {
-        let shared = self.shared();
-        let limited: Vec<Arc<Pod>> = self
-            .candidates()
-            .into_iter()
-            .filter(|p| has_disk_limit(p))
-            .collect();
-        if limited.is_empty() {
-            return false;
-        }
-        for usage in of_pods(shared, limited).await {
-            if let Some(message) = over_own_limit(shared, &usage) {
-                self.evict(Victim {
-                    uid: podspec::uid(&usage.pod).to_owned(),
-                    message,
-                    grace_seconds: decide::HARD_GRACE_SECONDS,
-                })
-                .await;
-                return true;
-            }
-        }
-        false
+        true
     }
 }
 
-fn publish(shared: &Shared, conditions: &BTreeSet<Condition>) {
-    let now = Pressure {
-        memory: conditions.contains(&Condition::Memory),
-        disk: conditions.contains(&Condition::Disk),
-        pid: conditions.contains(&Condition::Pid),
+fn layout(nodefs: Option<Filesystem>, runtime: &images::Filesystems) -> Layout {
+    let differ = |a: Option<Filesystem>, b: Option<Filesystem>| match (a, b) {
+        (Some(a), Some(b)) => a.device != b.device,
+        _ => false,
     };
-    if shared.pressure.set(now) {
-        shared.status_wanted.notify_one();
+    let dedicated_imagefs = differ(nodefs, runtime.images);
+    Layout {
+        dedicated_imagefs,
+        split: dedicated_imagefs && differ(runtime.images, runtime.containers),
     }
 }
 
-fn request(container: &Container, resource: &str) -> i64 {
-    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-    amount::amounts(requests).get(resource).copied().unwrap_or(0)
-}
-
-/// What of a pod's disk use counts: on one filesystem everything; else what is on the scarce one.
-fn disk_use(shared: &Shared, usage: &PodUsage, signal: Signal, dedicated: bool) -> i64 {
-    let (volume_bytes, volume_inodes) = of_volumes(shared, &usage.pod);
-    let (mut bytes, mut inodes) = (0, 0);
-    for container in &usage.containers {
-        let image_side = matches!(signal, Signal::ImagefsBytes | Signal::ImagefsInodes);
-        if !dedicated || image_side {
-            bytes += container.rootfs_bytes;
-            inodes += container.rootfs_inodes;
-        }
-        if !dedicated || !image_side {
-            bytes += container.log_bytes;
-        }
-    }
-    if !dedicated || !matches!(signal, Signal::ImagefsBytes | Signal::ImagefsInodes) {
-        bytes += volume_bytes;
-        inodes += volume_inodes;
-    }
-    match signal {
-        Signal::NodefsInodes | Signal::ImagefsInodes => inodes as i64,
-        _ => bytes as i64,
-    }
-}
-
-fn pod_use(shared: &Shared, usage: &PodUsage, signal: Signal, dedicated: bool) -> PodUse {
-    let pod = &usage.pod;
-    let requests = crate::qos::pod_requests(pod);
-    let of = |name: &str| requests.get(name).copied().unwrap_or(0);
-    let priority = i64::from(pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0));
-    let specs = pod.spec.iter().flat_map(|s| &s.containers);
-    let containers = specs
-        .filter_map(|c| {
-            let used = usage.containers.iter().find(|u| u.name == c.name)?;
-            Some(ContainerUse {
-                name: c.name.clone(),
-                memory: used.working_set_bytes as i64,
-                memory_request: request(c, "memory"),
-                disk: (used.rootfs_bytes + used.log_bytes) as i64,
-                disk_request: request(c, "ephemeral-storage"),
+fn volume_use(shared: &Shared, pod: &Pod) -> Vec<VolumeUse> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let counted = volumes.filter(|v| v.empty_dir.is_some() || v.config_map.is_some());
+    counted
+        .filter_map(|volume| {
+            let path = crate::volumes::host_path(&shared.settings.dirs.root, podspec::uid(pod), volume)?;
+            let (bytes, inodes) = disk::usage(&path);
+            let medium = volume.empty_dir.as_ref().and_then(|e| e.medium.as_deref());
+            Some(VolumeUse {
+                name: volume.name.clone(),
+                used: FsUse {
+                    bytes: bytes as i64,
+                    inodes: inodes as i64,
+                },
+                on_disk: medium.unwrap_or("").is_empty(),
             })
         })
-        .collect();
+        .collect()
+}
+
+fn pod_use(shared: &Shared, usage: &PodUsage, with_volumes: bool) -> PodUse {
+    let fs = |bytes: u64, inodes: u64| FsUse {
+        bytes: bytes as i64,
+        inodes: inodes as i64,
+    };
+    let containers = usage.containers.iter().map(|used| ContainerUse {
+        name: used.name.clone(),
+        memory: used.working_set_bytes as i64,
+        rootfs: fs(used.rootfs_bytes, used.rootfs_inodes),
+        logs: fs(used.log_bytes, used.log_inodes),
+    });
     PodUse {
-        uid: podspec::uid(pod).to_owned(),
-        priority,
-        critical: podspec::is_static(pod) || podspec::is_mirror(pod) || priority >= CRITICAL,
         known: usage.cgroup.is_some() || !usage.containers.is_empty(),
         memory: usage.working_set_bytes() as i64,
-        memory_request: of("memory"),
-        disk: disk_use(shared, usage, signal, dedicated),
-        disk_request: of("ephemeral-storage"),
         pids: usage.cgroup.map_or(0, |c| c.pids as i64),
-        containers,
+        containers: containers.collect(),
+        volumes: match with_volumes {
+            true => volume_use(shared, &usage.pod),
+            false => Vec::new(),
+        },
+        ..PodUse::unmeasured(usage.pod.clone())
     }
-}
-
-fn disk_limit(container: &Container) -> Option<i64> {
-    let limits = container.resources.as_ref()?.limits.as_ref()?;
-    limits
-        .get("ephemeral-storage")
-        .map(|q| amount::of("ephemeral-storage", q))
-}
-
-fn has_disk_limit(pod: &Pod) -> bool {
-    let Some(spec) = pod.spec.as_ref() else {
-        return false;
-    };
-    let volumes = spec.volumes.iter().flatten();
-    let sized = volumes
-        .into_iter()
-        .any(|v| v.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some()));
-    sized || spec.containers.iter().any(|c| disk_limit(c).is_some())
-}
-
-/// The message when a pod exceeds a limit of its own.
-fn over_own_limit(shared: &Shared, usage: &PodUsage) -> Option<String> {
-    let pod = &usage.pod;
-    let spec = pod.spec.as_ref()?;
-    for volume in spec.volumes.iter().flatten() {
-        let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else {
-            continue;
-        };
-        let path = crate::volumes::host_path(&shared.settings.dirs.root, podspec::uid(pod), volume)?;
-        if disk::usage(&path).0 as i64 > amount::of("memory", limit) {
-            return Some(format!(
-                "Usage of EmptyDir volume {:?} exceeds the limit {:?}. ",
-                volume.name, limit.0
-            ));
-        }
-    }
-    let limits: Vec<Option<i64>> = spec.containers.iter().map(disk_limit).collect();
-    if limits.iter().all(Option::is_some) {
-        let total: i64 = limits.iter().flatten().sum();
-        let used = usage.container_disk_bytes() + of_volumes(shared, pod).0;
-        if used as i64 > total {
-            return Some(format!(
-                "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
-                thresholds::bytes_text(total)
-            ));
-        }
-    }
-    for (container, limit) in spec.containers.iter().zip(limits) {
-        let used = usage.containers.iter().find(|u| u.name == container.name);
-        if let (Some(limit), Some(used)) = (limit, used)
-            && (used.rootfs_bytes + used.log_bytes) as i64 > limit
-        {
-            return Some(format!(
-                "Container {} exceeded its local ephemeral storage limit {:?}. ",
-                container.name,
-                thresholds::bytes_text(limit)
-            ));
-        }
-    }
-    None
 }

@@ -22,6 +22,10 @@ pub enum Signal {
     ImagefsBytes,
     /// Inodes of the runtime's filesystem.
     ImagefsInodes,
+    /// Bytes of the filesystem with the containers' writable layers.
+    ContainerfsBytes,
+    /// Inodes of the filesystem with the containers' writable layers.
+    ContainerfsInodes,
     /// Process ids.
     Pids,
 }
@@ -56,6 +60,18 @@ const SIGNALS: &[(Signal, &str, &str, Condition)] = &[
     (
         Signal::ImagefsInodes,
         "imagefs.inodesFree",
+        "inodes",
+        Condition::Disk,
+    ),
+    (
+        Signal::ContainerfsBytes,
+        "containerfs.available",
+        "ephemeral-storage",
+        Condition::Disk,
+    ),
+    (
+        Signal::ContainerfsInodes,
+        "containerfs.inodesFree",
         "inodes",
         Condition::Disk,
     ),
@@ -120,29 +136,70 @@ pub enum Amount {
     Share(f32),
 }
 
+/// Reads the number before the percent signs, 32 bits; errors are worded as Go words them.
+fn share(text: &str) -> Result<f32, String> {
+    let number = text.trim_end_matches('%');
+    let failed = |why: &str| format!("strconv.ParseFloat: parsing {number:?}: {why}");
+    let value: f32 = number.parse().map_err(|_| failed("invalid syntax"))?;
+    let named = number.to_ascii_lowercase().contains("inf");
+    if value.is_infinite() && !named {
+        return Err(failed("value out of range"));
+    }
+    Ok(value / 100.0)
+}
+
 impl Amount {
-    /// Parses `10%` or `100Mi`; `0%` and `100%` give `None`: they switch the threshold off.
+    /// Parses the threshold of `signal`: `10%` or `100Mi`; `0%` and `100%` give `None`: they switch it off.
     ///
     /// # Errors
-    /// When it is neither, in words.
-    pub fn parse(text: &str) -> Result<Option<Amount>, String> {
-        if let Some(percent) = text.strip_suffix('%') {
-            let value: f32 = percent
-                .parse()
-                .map_err(|_| format!("eviction percentage {text:?} is no number"))?;
-            if value <= 0.0 && text != "0%" {
-                return Err(format!("eviction percentage threshold {text} must be >= 0%"));
-            }
-            let off = text == "0%" || text == "100%";
-            return Ok((!off).then_some(Amount::Share(value / 100.0)));
+    /// When it is neither or out of range, in the kubelet's words.
+    pub fn threshold(signal: &str, text: &str) -> Result<Option<Amount>, String> {
+        if matches!(text, "0%" | "100%") {
+            return Ok(None);
         }
-        let quantity: Quantity = text
-            .parse()
-            .map_err(|_| format!("eviction threshold {text:?} is no quantity"))?;
-        if quantity.sign() < 0 || quantity.is_zero() {
-            return Err(format!("eviction threshold {text} must be positive"));
+        if text.ends_with('%') {
+            let share = share(text)?;
+            if share < 0.0 {
+                return Err(format!(
+                    "eviction percentage threshold {signal} must be >= 0%: {text}"
+                ));
+            }
+            if share > 1.0 {
+                return Err(format!(
+                    "eviction percentage threshold {signal} must be <= 100%: {text}"
+                ));
+            }
+            return Ok(Some(Amount::Share(share)));
+        }
+        let quantity = Quantity::parse(text).map_err(|e| e.to_string())?;
+        if quantity.sign() <= 0 {
+            let shown = quantity.canonical();
+            return Err(format!("eviction threshold {signal} must be positive: {shown}"));
         }
         Ok(Some(Amount::Quantity(quantity)))
+    }
+
+    /// Parses how much to win back for `signal`.
+    ///
+    /// # Errors
+    /// When it is no amount or negative, in the kubelet's words.
+    pub fn reclaim(signal: &str, text: &str) -> Result<Amount, String> {
+        if text.ends_with('%') {
+            let share = share(text)?;
+            return match share <= 0.0 {
+                true => Err(format!(
+                    "eviction percentage minimum reclaim {signal} must be positive: {text}"
+                )),
+                false => Ok(Amount::Share(share)),
+            };
+        }
+        let quantity = Quantity::parse(text).map_err(|e| e.to_string())?;
+        match quantity.sign() < 0 {
+            true => Err(format!(
+                "negative eviction minimum reclaim specified for {signal}"
+            )),
+            false => Ok(Amount::Quantity(quantity)),
+        }
     }
 
     /// The amount for a capacity.
@@ -160,6 +217,15 @@ impl Amount {
             Amount::Share(_) => bytes_text(self.of(capacity)),
         }
     }
+}
+
+/// What is left of a signal's resource as messages show it: binary for bytes, decimal for pieces.
+pub fn available_text(signal: Signal, available: i64) -> String {
+    let format = match signal.resource() {
+        "inodes" | "pids" => Format::DecimalSI,
+        _ => Format::BinarySI,
+    };
+    Quantity::new(available, format).canonical()
 }
 
 /// Bytes in their shortest binary form.
@@ -187,62 +253,108 @@ impl Threshold {
     }
 }
 
-/// Reads the thresholds of a configuration, hard ones first.
+/// Where images and writable layers are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Images have a filesystem of their own.
+    pub dedicated_imagefs: bool,
+    /// Writable layers are not on the images' filesystem.
+    pub split: bool,
+}
+
+/// Reads the thresholds of a configuration: hard ones, soft ones, then those for all pods together.
 ///
 /// # Errors
-/// When a signal or an amount is unknown; names the entry.
+/// When a signal, an amount or a grace is unknown or missing; in the kubelet's words.
 pub fn parse(config: &KubeletConfiguration) -> Result<Vec<Threshold>, String> {
-    let mut all = Vec::new();
-    let reclaim = &config.eviction_minimum_reclaim;
-    for (name, text) in config.hard_thresholds() {
-        all.extend(one(&name, &text, Duration::ZERO, reclaim)?);
-    }
-    for (name, text) in &config.eviction_soft {
-        let grace = config.eviction_soft_grace_period.get(name);
-        let grace = grace.ok_or_else(|| {
+    let mut all = statements(&config.hard_thresholds())?;
+    let mut soft = statements(&config.eviction_soft)?;
+    let graces = graces(&config.eviction_soft_grace_period)?;
+    let reclaims = reclaims(&config.eviction_minimum_reclaim)?;
+    for threshold in &mut soft {
+        let name = threshold.signal.name();
+        let grace = graces.get(&threshold.signal).ok_or_else(|| {
             format!("grace period must be specified for the soft eviction threshold {name}")
         })?;
-        let grace = duration::parse(grace).ok_or_else(|| format!("{name}: {grace:?} is no duration"))?;
-        all.extend(one(name, text, grace, reclaim)?);
+        threshold.grace = *grace;
+    }
+    all.extend(soft);
+    for threshold in &mut all {
+        threshold.min_reclaim = reclaims.get(&threshold.signal).cloned();
     }
     if config.enforce_node_allocatable.iter().any(|e| e == "pods") {
-        let memory: Vec<Threshold> = all
-            .iter()
-            .filter(|t| t.signal == Signal::Memory && t.is_hard())
-            .cloned()
+        let memory = all.iter().filter(|t| t.signal == Signal::Memory && t.is_hard());
+        let of_pods: Vec<Threshold> = memory
+            .map(|t| Threshold {
+                signal: Signal::AllocatableMemory,
+                ..t.clone()
+            })
             .collect();
-        all.extend(memory.into_iter().map(|t| Threshold {
-            signal: Signal::AllocatableMemory,
-            ..t
+        all.extend(of_pods);
+    }
+    Ok(all)
+}
+
+fn signal_of(name: &str) -> Result<Signal, String> {
+    Signal::named(name).ok_or_else(|| format!("unsupported eviction signal {name}"))
+}
+
+fn statements(of: &BTreeMap<String, String>) -> Result<Vec<Threshold>, String> {
+    let mut all = Vec::new();
+    for (name, text) in of {
+        let signal = signal_of(name)?;
+        all.extend(Amount::threshold(name, text)?.map(|amount| Threshold {
+            signal,
+            amount,
+            grace: Duration::ZERO,
+            min_reclaim: None,
         }));
     }
     Ok(all)
 }
 
-fn one(
-    name: &str,
-    text: &str,
-    grace: Duration,
-    reclaim: &BTreeMap<String, String>,
-) -> Result<Option<Threshold>, String> {
-    // Containerfs follows from the others; ports and files are off unless a signal source is configured.
-    if name.starts_with("containerfs.") {
-        return Ok(None);
-    }
-    let signal = Signal::named(name).ok_or_else(|| format!("unsupported eviction signal {name}"))?;
-    let Some(amount) = Amount::parse(text)? else {
-        return Ok(None);
+fn graces(of: &BTreeMap<String, String>) -> Result<BTreeMap<Signal, Duration>, String> {
+    let read = |(name, text): (&String, &String)| {
+        let signal = signal_of(name)?;
+        let nanos = duration::nanos(text)?;
+        let nanos = u64::try_from(nanos).map_err(|_| {
+            format!("invalid eviction grace period specified: {text}, must be a positive value")
+        })?;
+        Ok((signal, Duration::from_nanos(nanos)))
     };
-    let min_reclaim = match reclaim.get(name) {
-        Some(text) => Amount::parse(text)?,
-        None => None,
+    of.iter().map(read).collect()
+}
+
+fn reclaims(of: &BTreeMap<String, String>) -> Result<BTreeMap<Signal, Amount>, String> {
+    let read = |(name, text): (&String, &String)| Ok((signal_of(name)?, Amount::reclaim(name, text)?));
+    of.iter().map(read).collect()
+}
+
+/// Adds the thresholds of the writable layers' filesystem, which follow from those of the filesystem that it is: given
+/// ones are ignored, as the second value says.
+pub fn with_containerfs(mut thresholds: Vec<Threshold>, layout: Layout) -> (Vec<Threshold>, Option<String>) {
+    let derived = |t: &Threshold| matches!(t.signal, Signal::ContainerfsBytes | Signal::ContainerfsInodes);
+    let ignored = thresholds.iter().rev().find(|t| derived(t)).map(|t| {
+        let kind = if t.is_hard() { "hard" } else { "soft" };
+        format!("found {} for {kind} eviction. ignoring", t.signal.name())
+    });
+    let (bytes, inodes) = match (layout.dedicated_imagefs, layout.split) {
+        (true, false) => (Signal::ImagefsBytes, Signal::ImagefsInodes),
+        (false, true) => return (thresholds, ignored),
+        _ => (Signal::NodefsBytes, Signal::NodefsInodes),
     };
-    Ok(Some(Threshold {
-        signal,
-        amount,
-        grace,
-        min_reclaim,
-    }))
+    thresholds.retain(|t| !derived(t));
+    let renamed = |t: &Threshold| {
+        let signal = match t.signal {
+            s if s == bytes => Signal::ContainerfsBytes,
+            s if s == inodes => Signal::ContainerfsInodes,
+            _ => return None,
+        };
+        Some(Threshold { signal, ..t.clone() })
+    };
+    let more: Vec<Threshold> = thresholds.iter().filter_map(renamed).collect();
+    thresholds.extend(more);
+    (thresholds, ignored)
 }
 
 #[cfg(test)]
@@ -269,9 +381,12 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_threshold_needs_a_grace() {
-        let (config, _) =
-            KubeletConfiguration::parse("evictionSoft: {memory.available: 1Gi}").expect("valid");
-        assert!(parse(&config).expect_err("no grace").contains("memory.available"));
+    fn a_configuration_with_a_soft_threshold_without_grace_is_refused() {
+        let refused =
+            KubeletConfiguration::parse("evictionSoft: {memory.available: 1Gi}").expect_err("no grace");
+        assert_eq!(
+            refused.to_string(),
+            "evictionHard, evictionSoft: grace period must be specified for the soft eviction threshold memory.available"
+        );
     }
 }

@@ -31,7 +31,8 @@ pub fn make_cgroup(shared: &Shared, pod: &Pod) -> Result<String, String> {
     let class = qos::class(pod);
     let kubelet = &shared.settings.kubelet;
     let period = kubelet.cpu_cfs_quota_period.as_micros() as i64;
-    let mut limits = qos::pod_cgroup(spec, class, kubelet.cpu_cfs_quota, period);
+    let quota = kubelet.cpu_cfs_quota && !shared.cpus.has_exclusive(podspec::uid(pod));
+    let mut limits = qos::pod_cgroup(spec, class, quota, period);
     limits.pids = Some(kubelet.pod_pids_limit).filter(|l| *l > 0);
     tree.ensure_pod(class, podspec::uid(pod), &limits)
         .map_err(|e| mainstay_base::error::chain(&e))?;
@@ -217,6 +218,7 @@ impl StartContext<'_> {
             env,
             mounts,
             devices: Vec::new(),
+            cpus: self.shared.cpus.share(podspec::uid(self.pod), &container.name),
         };
         Ok(runtime_config::container(
             self.pod,

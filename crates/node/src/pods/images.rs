@@ -35,25 +35,39 @@ impl Waiting {
     }
 }
 
+/// One image that could not be pulled. Times are monotonic.
+#[derive(Debug, Clone)]
+struct FailedPull {
+    wait: Duration,
+    failed_at: Duration,
+    why: String,
+}
+
 /// Pull back-off of one pod, by image.
 #[derive(Debug, Default)]
-pub struct PullBackoff(Mutex<HashMap<String, (Duration, Duration)>>);
+pub struct PullBackoff(Mutex<HashMap<String, FailedPull>>);
 
 impl PullBackoff {
-    /// What is left to wait at `now` (monotonic).
-    fn left(&self, image: &str, now: Duration) -> Option<Duration> {
+    /// The last failure of an image that must still wait at `now`.
+    pub fn held_back(&self, image: &str, now: Duration) -> Option<String> {
         let entries = self.0.lock().expect("no holder panics");
-        let (wait, failed_at) = entries.get(image)?;
-        Some((*failed_at + *wait).saturating_sub(now)).filter(|left| !left.is_zero())
+        let failed = entries.get(image)?;
+        (now.saturating_sub(failed.failed_at) < failed.wait).then(|| failed.why.clone())
     }
 
-    fn failed(&self, image: &str, now: Duration) {
+    /// Counts a failed pull: the next one waits twice as long, unless the last failure was long ago.
+    pub fn failed(&self, image: &str, now: Duration, why: String) {
         let mut entries = self.0.lock().expect("no holder panics");
-        let wait = match entries.get(image) {
-            Some((wait, at)) if now.saturating_sub(*at) < 2 * LONGEST_WAIT => (*wait * 2).min(LONGEST_WAIT),
-            _ => FIRST_WAIT,
+        let recent = entries
+            .get(image)
+            .filter(|f| now.saturating_sub(f.failed_at) <= 2 * LONGEST_WAIT);
+        let wait = recent.map_or(FIRST_WAIT, |f| (f.wait * 2).min(LONGEST_WAIT));
+        let failed = FailedPull {
+            wait,
+            failed_at: now,
+            why,
         };
-        entries.insert(image.to_owned(), (wait, now));
+        entries.insert(image.to_owned(), failed);
     }
 
     /// The shortest wait of any image, to know when to look again.
@@ -61,7 +75,7 @@ impl PullBackoff {
         let entries = self.0.lock().expect("no holder panics");
         let left = entries
             .values()
-            .map(|(wait, at)| (*at + *wait).saturating_sub(now));
+            .map(|f| (f.failed_at + f.wait).saturating_sub(now));
         left.filter(|l| !l.is_zero()).min()
     }
 }
@@ -200,16 +214,11 @@ pub async fn ensure(
         }
         _ => {}
     }
-    if backoff.left(&image, shared.clock.monotonic()).is_some() {
-        event(
-            EventKind::Normal,
-            "BackOff",
-            format!("Back-off pulling image {image:?}"),
-        );
-        return Err(Waiting::new(
-            "ImagePullBackOff",
-            format!("Back-off pulling image {image:?}"),
-        ));
+    if let Some(why) = backoff.held_back(&image, shared.clock.monotonic()) {
+        let message = format!("Back-off pulling image {image:?}");
+        event(EventKind::Normal, "BackOff", message.clone());
+        let message = format!("{message}: ErrImagePull: {why}");
+        return Err(Waiting::new("ImagePullBackOff", message));
     }
     event(EventKind::Normal, "Pulling", format!("Pulling image {image:?}"));
     let started = shared.clock.monotonic();
@@ -227,7 +236,7 @@ pub async fn ensure(
             Ok(found)
         }
         Err(why) => {
-            backoff.failed(&image, shared.clock.monotonic());
+            backoff.failed(&image, shared.clock.monotonic(), why.clone());
             event(
                 EventKind::Warning,
                 "Failed",
@@ -302,15 +311,11 @@ mod tests {
     #[test]
     fn pull_waits_double() {
         let backoff = PullBackoff::default();
-        backoff.failed("i", Duration::ZERO);
-        assert_eq!(
-            backoff.left("i", Duration::from_secs(4)),
-            Some(Duration::from_secs(6))
-        );
-        backoff.failed("i", Duration::from_secs(10));
-        assert_eq!(
-            backoff.next(Duration::from_secs(10)),
-            Some(Duration::from_secs(20))
-        );
+        let second = Duration::from_secs;
+        backoff.failed("i", Duration::ZERO, "gone".into());
+        assert_eq!(backoff.held_back("i", second(9)), Some("gone".to_owned()));
+        assert_eq!(backoff.held_back("i", second(10)), None);
+        backoff.failed("i", second(10), "gone".into());
+        assert_eq!(backoff.next(second(10)), Some(second(20)));
     }
 }

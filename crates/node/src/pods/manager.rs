@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use mainstay_control::events::EventKind;
 use tokio::task::JoinHandle;
 
 use super::status_writer::StatusQueue;
 use super::worker::{End, Inbox, Worker};
+use crate::admission::{Decision, Refusal};
 use crate::context::Shared;
+use crate::cpus;
 use crate::cri::{CriError, runtime_v1 as v1};
+use crate::node_cgroups::{self, Tiers};
 use crate::podspec::{self, labels};
 
 /// How often everything is listed when the runtime offers no events.
@@ -24,6 +28,8 @@ const RELIST_WITH_EVENTS: Duration = Duration::from_secs(15);
 struct Entry {
     inbox: Arc<Inbox>,
     task: JoinHandle<()>,
+    /// The node did not take it.
+    refused: bool,
 }
 
 /// The pods of the node.
@@ -35,6 +41,7 @@ pub struct Manager {
     api_synced: AtomicBool,
     files_read: AtomicBool,
     events_flow: AtomicBool,
+    tiers: Mutex<Tiers>,
 }
 
 impl Manager {
@@ -47,6 +54,7 @@ impl Manager {
             api_synced: AtomicBool::new(false),
             files_read: AtomicBool::new(false),
             events_flow: AtomicBool::new(false),
+            tiers: Mutex::default(),
         })
     }
 
@@ -66,8 +74,12 @@ impl Manager {
     }
 
     /// Takes a new or changed pod.
-    pub fn update(&self, pod: Pod) {
-        let pod = Arc::new(pod);
+    pub fn update(self: &Arc<Self>, pod: Pod) {
+        self.take(Arc::new(pod), true);
+    }
+
+    /// Takes a pod; `may_ask` tells whether the Node may be read again before it is refused.
+    fn take(self: &Arc<Self>, pod: Arc<Pod>, may_ask: bool) {
         let uid = podspec::uid(&pod).to_owned();
         let mut entries = self.entries.lock().expect("no holder panics");
         entries.retain(|_, entry| !entry.task.is_finished());
@@ -75,27 +87,117 @@ impl Manager {
             entry.inbox.update(pod);
             return;
         }
-        let refusal = (!is_known_to_run(&pod)).then(|| {
-            let others: Vec<Arc<Pod>> = entries.values().map(|e| e.inbox.pod()).collect();
-            crate::admission::refuse(&self.shared, &pod, &others)
-        });
         let inbox = Arc::new(Inbox::new(pod.clone()));
-        if let Some(refusal) = refusal.flatten() {
-            self.shared.events.pod(
-                &pod,
-                mainstay_control::events::EventKind::Warning,
-                &refusal.reason,
-                refusal.message.clone(),
-            );
-            inbox.end(End::Failed {
-                message: format!("Pod was rejected: {}", refusal.message),
-                reason: refusal.reason,
-                grace_seconds: Some(0),
-            });
+        let mut after = Vec::new();
+        let mut refused = false;
+        if is_known_to_run(&pod) {
+            if !is_over(&pod) && cpus::wants_any(&pod) {
+                cpus::adopt(&self.shared, &pod);
+            }
+        } else {
+            match self.decide(&entries, &pod) {
+                Decision::Refuse { ask_again: true, .. } if may_ask => {
+                    tokio::spawn(self.clone().ask_again(pod));
+                    return;
+                }
+                Decision::Refuse { refusal, .. } => {
+                    refused = true;
+                    self.refuse(&inbox, &refusal);
+                }
+                Decision::Admit { after: uids } => {
+                    after = uids
+                        .iter()
+                        .filter_map(|u| Some(entries.get(u)?.inbox.clone()))
+                        .collect();
+                }
+            }
+        }
+        for victim in &after {
+            self.preempt(victim);
         }
         let worker = Worker::new(self.shared.clone(), self.queue.clone(), inbox.clone());
-        let task = tokio::spawn(worker.run());
-        entries.insert(uid, Entry { inbox, task });
+        let task = tokio::spawn(async move {
+            for victim in after {
+                victim.has_ended().await;
+            }
+            worker.run().await;
+        });
+        let entry = Entry { inbox, task, refused };
+        entries.insert(uid, entry);
+        drop(entries);
+        self.weigh_classes();
+    }
+
+    fn decide(&self, entries: &HashMap<String, Entry>, pod: &Pod) -> Decision {
+        let active = entries.values().filter(|e| !e.refused && !e.inbox.has_finished());
+        let mut others: Vec<Arc<Pod>> = active.map(|e| e.inbox.pod()).collect();
+        others.retain(|p| !is_over(p));
+        others.sort_by(|a, b| podspec::uid(a).cmp(podspec::uid(b)));
+        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+        crate::admission::decide(&self.shared, pod, &others)
+    }
+
+    fn refuse(&self, inbox: &Inbox, refusal: &Refusal) {
+        let message = refusal.message.clone();
+        self.shared
+            .events
+            .pod(&inbox.pod(), EventKind::Warning, &refusal.reason, message);
+        inbox.end(End::Failed {
+            message: format!("Pod was rejected: {}", refusal.message),
+            reason: refusal.reason.clone(),
+            grace_seconds: Some(0),
+            disruption: None,
+        });
+    }
+
+    /// Ends a pod that makes room for a critical one.
+    fn preempt(&self, victim: &Inbox) {
+        const MESSAGE: &str = "Preempted in order to admit critical pod";
+        const CONDITION: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
+        self.shared
+            .events
+            .pod(&victim.pod(), EventKind::Warning, "Preempting", MESSAGE);
+        victim.end(End::Failed {
+            reason: "Preempting".to_owned(),
+            message: MESSAGE.to_owned(),
+            grace_seconds: None,
+            disruption: Some(CONDITION.to_owned()),
+        });
+    }
+
+    /// Reads the Node before a pod is refused for its labels: they may have changed a moment ago.
+    async fn ask_again(self: Arc<Self>, pod: Arc<Pod>) {
+        let name = self.shared.settings.node_name();
+        let answer = match self.shared.api.client() {
+            Some(client) => kube::Api::<Node>::all(client).get(name).await.ok(),
+            None => None,
+        };
+        if let Some(node) = answer {
+            self.shared.own_node.set(node);
+        }
+        self.take(pod, false);
+    }
+
+    /// Weighs the class cgroups by the requests of the pods that run.
+    fn weigh_classes(&self) {
+        let Some(tree) = &self.shared.cgroups else { return };
+        let pods = self.pods();
+        let kubelet = &self.shared.settings.kubelet;
+        let memory = crate::own_node::allocatable(&self.shared).get("memory").copied();
+        let percent = kubelet.qos_reserved_memory_percent();
+        let active = pods.iter().filter(|p| !is_over(p)).map(|p| &**p);
+        let tiers = node_cgroups::tiers(active, memory, percent);
+        let mut held = self.tiers.lock().expect("no holder panics");
+        if *held == tiers {
+            return;
+        }
+        match tree.set_tiers(&tiers) {
+            Ok(()) => *held = tiers,
+            Err(error) => {
+                let error = mainstay_base::error::chain(&error);
+                tracing::warn!(error, "could not weigh the cgroups of the classes");
+            }
+        }
     }
 
     /// The pod's object is gone.
@@ -117,6 +219,11 @@ impl Manager {
     pub fn is_ending(&self, uid: &str) -> bool {
         let entries = self.entries.lock().expect("no holder panics");
         entries.get(uid).is_none_or(|e| e.inbox.is_ending())
+    }
+
+    /// Whether both sources have told all they have.
+    pub fn knows_all(&self) -> bool {
+        self.api_synced.load(Ordering::Relaxed) && self.files_read.load(Ordering::Relaxed)
     }
 
     /// UIDs of known pods whose source the filter accepts.
@@ -175,6 +282,7 @@ impl Manager {
                         self.wake(uid);
                     }
                     self.remove_orphans(now.keys()).await;
+                    self.weigh_classes();
                     seen = now;
                 }
                 Err(error) => tracing::debug!(error = error.message(), "could not list pods"),
@@ -242,11 +350,17 @@ impl Manager {
 
     /// Stops and removes sandboxes of pods that neither source knows.
     async fn remove_orphans(&self, uids: impl Iterator<Item = &String>) {
-        let complete = self.api_synced.load(Ordering::Relaxed) && self.files_read.load(Ordering::Relaxed);
-        if !complete {
+        if !self.knows_all() {
             return;
         }
         let known = self.uids(|_| true);
+        if let Some(tree) = &self.shared.cgroups {
+            for (class, uid) in tree.pods() {
+                if !known.contains(&uid) {
+                    tree.remove_pod(class, &uid);
+                }
+            }
+        }
         for uid in uids.filter(|uid| !known.contains(*uid)) {
             if let Err(error) = self.remove_orphan(uid).await {
                 tracing::warn!(uid, error = error.message(), "could not remove an orphaned pod");
@@ -283,6 +397,10 @@ impl Manager {
 fn is_known_to_run(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let begun = status.is_some_and(|s| s.start_time.is_some());
-    let over = status.and_then(|s| s.phase.as_deref());
-    begun || matches!(over, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
+    begun || is_over(pod) || pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }

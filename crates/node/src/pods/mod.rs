@@ -1,5 +1,6 @@
 //! Pods on this node: where they come from, what the runtime shows of them, one worker for each.
 
+pub mod conditions;
 pub mod create;
 pub mod images;
 pub mod manager;

@@ -41,7 +41,7 @@ pub async fn follow_api(manager: Arc<Manager>) {
     }
 }
 
-fn take(manager: &Manager, event: Event<Pod>, listed: &mut HashSet<String>) {
+fn take(manager: &Arc<Manager>, event: Event<Pod>, listed: &mut HashSet<String>) {
     match event {
         Event::Init => listed.clear(),
         Event::InitApply(pod) => {
@@ -60,7 +60,7 @@ fn take(manager: &Manager, event: Event<Pod>, listed: &mut HashSet<String>) {
     }
 }
 
-fn update(manager: &Manager, mut pod: Pod) {
+fn update(manager: &Arc<Manager>, mut pod: Pod) {
     // The API server's copy of a static pod is for people to see; the file decides.
     if podspec::is_mirror(&pod) {
         return;

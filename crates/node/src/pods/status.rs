@@ -10,12 +10,24 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::conditions::{self, Verdict};
 use super::images::Waiting;
 use crate::plan::{ContainerView, PodView, ProbeVerdict, State, is_sidecar};
 use crate::{podspec, qos};
 
 /// Most bytes of a termination message.
 const MESSAGE_LIMIT: u64 = 4096;
+
+/// Why the node ended or refused a pod.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    /// CamelCase reason.
+    pub reason: &'a str,
+    /// Details.
+    pub message: &'a str,
+    /// Message of the condition that the node took the pod's place away.
+    pub disruption: Option<&'a str>,
+}
 
 /// Everything a status is made from.
 pub struct Input<'a> {
@@ -35,8 +47,8 @@ pub struct Input<'a> {
     pub host_ips: &'a [String],
     /// Nothing will be started any more.
     pub ended: bool,
-    /// Reason and message of a pod that the node ended or refused.
-    pub failure: Option<(&'a str, &'a str)>,
+    /// Why the node ended or refused the pod.
+    pub failure: Option<Failure<'a>>,
     /// The status before, for times that stay.
     pub before: &'a PodStatus,
     /// Now.
@@ -311,83 +323,6 @@ pub fn phase(
     "Pending"
 }
 
-struct Verdict {
-    kind: &'static str,
-    status: bool,
-    reason: Option<&'static str>,
-    message: Option<String>,
-}
-
-fn unready(kind: &'static str, reason: &'static str, message: Option<String>) -> Verdict {
-    Verdict {
-        kind,
-        status: false,
-        reason: Some(reason),
-        message,
-    }
-}
-
-fn holds(kind: &'static str, reason: Option<&'static str>) -> Verdict {
-    Verdict {
-        kind,
-        status: true,
-        reason,
-        message: None,
-    }
-}
-
-fn initialized(spec: &PodSpec, inits: &[ContainerStatus], apps_begun: bool, phase: &str) -> Verdict {
-    let missing: Vec<&str> = inits
-        .iter()
-        .zip(spec.init_containers.iter().flatten())
-        .filter(|(s, c)| match is_sidecar(c) {
-            true => s.started != Some(true),
-            false => !s.ready,
-        })
-        .map(|(s, _)| s.name.as_str())
-        .collect();
-    if missing.is_empty() || apps_begun {
-        return holds("Initialized", None);
-    }
-    if phase == "Succeeded" {
-        return holds("Initialized", Some("PodCompleted"));
-    }
-    let message = format!("containers with incomplete status: [{}]", missing.join(" "));
-    unready("Initialized", "ContainersNotInitialized", Some(message))
-}
-
-fn containers_ready(kind: &'static str, phase: &str, missing: &[&str]) -> Verdict {
-    match phase {
-        "Succeeded" => unready(kind, "PodCompleted", None),
-        "Failed" => unready(kind, "PodFailed", None),
-        _ if missing.is_empty() => holds(kind, None),
-        _ => unready(
-            kind,
-            "ContainersNotReady",
-            Some(format!("containers with unready status: [{}]", missing.join(" "))),
-        ),
-    }
-}
-
-fn gates(spec: &PodSpec, before: &PodStatus) -> Vec<String> {
-    let conditions: Vec<&PodCondition> = before.conditions.iter().flatten().collect();
-    let unmet = |name: &str| match conditions.iter().find(|c| c.type_ == name) {
-        None => Some(format!(
-            "corresponding condition of pod readiness gate {name:?} does not exist."
-        )),
-        Some(c) if c.status != "True" => Some(format!(
-            "the status of pod readiness gate {name:?} is not \"True\", but {}",
-            c.status
-        )),
-        Some(_) => None,
-    };
-    spec.readiness_gates
-        .iter()
-        .flatten()
-        .filter_map(|g| unmet(&g.condition_type))
-        .collect()
-}
-
 fn conditions(
     input: &Input<'_>,
     spec: &PodSpec,
@@ -395,46 +330,24 @@ fn conditions(
     apps: &[ContainerStatus],
     phase: &str,
 ) -> Vec<PodCondition> {
-    let sidecars = inits
-        .iter()
-        .zip(spec.init_containers.iter().flatten())
-        .filter(|(_, c)| is_sidecar(c))
-        .map(|(s, _)| s);
-    let missing: Vec<&str> = sidecars
-        .chain(apps)
-        .filter(|s| !s.ready)
-        .map(|s| s.name.as_str())
-        .collect();
-    let begun = apps.iter().any(|s| s.container_id.is_some());
-    let all = containers_ready("ContainersReady", phase, &missing);
-    let unmet_gates = gates(spec, input.before);
-    let ready = match all.status && !unmet_gates.is_empty() {
-        true => unready("Ready", "ReadinessGatesNotReady", Some(unmet_gates.join(", "))),
-        false => containers_ready("Ready", phase, &missing),
-    };
+    let all: Vec<&ContainerStatus> = inits.iter().chain(apps).collect();
+    let all = Some(all.as_slice());
+    let before = input.before.conditions.as_deref().unwrap_or_default();
     let sandbox = Verdict {
-        kind: "PodReadyToStartContainers",
         status: input.view.ready_sandbox().is_some() && !input.ended,
-        reason: None,
-        message: None,
+        ..Verdict::holds("PodReadyToStartContainers", None)
     };
     let mut verdicts = vec![
         sandbox,
-        initialized(spec, inits, begun, phase),
-        ready,
-        all,
-        holds("PodScheduled", None),
+        conditions::initialized(spec, all, phase, before),
+        conditions::ready(spec, all, phase, before),
+        conditions::containers_ready("ContainersReady", spec, all, phase),
+        Verdict::holds("PodScheduled", None),
     ];
-    if let Some((reason, message)) = input
-        .failure
-        .filter(|(r, _)| matches!(*r, "Evicted" | "Preempting" | "Terminated"))
-    {
-        let _ = reason;
+    if let Some(message) = input.failure.and_then(|f| f.disruption) {
         verdicts.push(Verdict {
-            kind: "DisruptionTarget",
-            status: true,
-            reason: Some("TerminationByKubelet"),
             message: Some(message.to_owned()),
+            ..Verdict::holds("DisruptionTarget", Some("TerminationByKubelet"))
         });
     }
     verdicts.into_iter().map(|v| dated(v, input)).collect()
@@ -480,13 +393,13 @@ pub fn build(input: &Input<'_>) -> PodStatus {
         Some(_) => "Failed",
         None => reported_phase(input, spec, &inits, &apps),
     };
-    let conditions = conditions(input, spec, &inits, &apps, phase);
+    let conditions = self::conditions(input, spec, &inits, &apps, phase);
     let ips = pod_ips(input);
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
-        reason: input.failure.map(|(reason, _)| reason.to_owned()),
-        message: input.failure.map(|(_, message)| message.to_owned()),
+        reason: input.failure.map(|f| f.reason.to_owned()),
+        message: input.failure.map(|f| f.message.to_owned()),
         host_ip: input.host_ips.first().cloned(),
         host_ips: Some(
             input

@@ -230,6 +230,7 @@ pub fn release(shared: &Shared, pod: &Pod) -> Result<(), String> {
         tree.remove_pod(crate::qos::class(pod), uid);
     }
     shared.fetch.forget(uid);
+    shared.cpus.release(uid);
     Ok(())
 }
 

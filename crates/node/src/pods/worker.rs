@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use mainstay_control::events::EventKind;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::create::{StartContext, make_cgroup, make_sandbox, next_attempt};
 use super::images::{PullBackoff, Waiting};
 use super::observe::{EndedCache, observe};
-use super::status::{self, ephemeral_as_container};
+use super::status::{self, Failure, ephemeral_as_container};
 use super::status_writer::StatusQueue;
 use super::terminate;
 use crate::context::Shared;
@@ -43,6 +43,8 @@ pub enum End {
         message: String,
         /// Longest grace in seconds; `None`: the pod's own.
         grace_seconds: Option<i64>,
+        /// Message of the condition that the node took the pod's place away.
+        disruption: Option<String>,
     },
 }
 
@@ -59,6 +61,7 @@ pub struct Inbox {
     /// Something changed: look again.
     pub wake: Arc<Notify>,
     ending: Notify,
+    finished: watch::Sender<bool>,
 }
 
 impl Inbox {
@@ -69,7 +72,19 @@ impl Inbox {
             order: Mutex::new(Order { pod, end }),
             wake: Arc::new(Notify::new()),
             ending: Notify::new(),
+            finished: watch::Sender::new(false),
         }
+    }
+
+    /// Whether nothing of the pod runs and nothing will.
+    pub fn has_finished(&self) -> bool {
+        *self.finished.borrow()
+    }
+
+    /// Waits until nothing of the pod runs.
+    pub async fn has_ended(&self) {
+        // The sender lives as long as `self`, so this only ends when it is so.
+        let _ = self.finished.subscribe().wait_for(|finished| *finished).await;
     }
 
     fn order(&self) -> Order {
@@ -257,6 +272,7 @@ impl Worker {
         }
         self.read_messages(&view);
         self.report(pod, &view, true, end);
+        self.inbox.finished.send_replace(true);
         if matches!(end, End::Failed { .. }) {
             self.give_back(pod);
             return Next::Rest;
@@ -290,13 +306,22 @@ impl Worker {
 
     fn report(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, end: &End) {
         let failure = match end {
-            End::Failed { reason, message, .. } if ended => Some((reason.as_str(), message.as_str())),
+            End::Failed {
+                reason,
+                message,
+                disruption,
+                ..
+            } if ended => Some(Failure {
+                reason,
+                message,
+                disruption: disruption.as_deref(),
+            }),
             _ => None,
         };
         self.write_status(pod, view, ended, failure);
     }
 
-    fn write_status(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, failure: Option<(&str, &str)>) {
+    fn write_status(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, failure: Option<Failure<'_>>) {
         let verdicts = &self.shared.verdicts;
         let runtime = self.shared.health.known().version;
         let api_status = pod.status.clone().unwrap_or_default();
@@ -379,6 +404,7 @@ impl Worker {
         self.read_messages(&view);
         self.waiting.clear();
         self.write_status(pod, &view, true, None);
+        self.inbox.finished.send_replace(true);
         self.give_back(pod);
         Next::Rest
     }
@@ -534,7 +560,7 @@ impl Worker {
             };
             let limit = find(spec, &kill.name)
                 .and_then(|c| probe_grace(&c))
-                .filter(|_| kill.by_probe);
+                .filter(|_| kill.by_probe());
             let grace = limit.map_or_else(|| terminate::grace(pod, None), |s| Duration::from_secs(s as u64));
             let ip = view
                 .sandboxes

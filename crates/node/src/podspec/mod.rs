@@ -66,6 +66,15 @@ pub fn is_mirror(pod: &Pod) -> bool {
     annotation(pod, CONFIG_MIRROR).is_some()
 }
 
+/// From this priority on a pod is critical.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// Whether the node may not run without the pod: static, the copy of a static one, or of critical priority.
+pub fn is_critical(pod: &Pod) -> bool {
+    let priority = pod.spec.as_ref().and_then(|s| s.priority);
+    is_static(pod) || is_mirror(pod) || priority.is_some_and(|p| p >= CRITICAL_PRIORITY)
+}
+
 /// Whether the pod runs in the host's network.
 pub fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.host_network) == Some(true)

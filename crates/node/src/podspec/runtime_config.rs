@@ -6,11 +6,12 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{labels, security};
 use crate::amount;
+use crate::cpus::CpuShare;
 use crate::cri::runtime_v1 as v1;
 use crate::plan::spec_hash;
 use crate::qos;
 
-/// Most letters of a host name.
+/// Most bytes of a host name.
 const HOSTNAME_LIMIT: usize = 63;
 
 /// The resolver settings of the node itself.
@@ -57,6 +58,8 @@ pub struct NodeSide {
     pub security: security::Defaults,
     /// Memory of the machine.
     pub memory_bytes: i64,
+    /// Whether running out of memory ends all processes of a container together (cgroup v2).
+    pub oom_group: bool,
     /// Quota period in microseconds; `None`: no quotas.
     pub quota_period_us: Option<i64>,
 }
@@ -124,12 +127,32 @@ fn cluster_dns(pod: &Pod, node: &NodeSide) -> v1::DnsConfig {
     }
 }
 
+/// Cuts a host name to what the kernel takes; a cut one does not end in `-` or `.`.
+///
+/// # Errors
+/// When nothing is left, in the kubelet's words.
+pub fn truncated_hostname(pod: &str, hostname: &str) -> Result<String, String> {
+    if hostname.len() <= HOSTNAME_LIMIT {
+        return Ok(hostname.to_owned());
+    }
+    let fits = |end: &usize| hostname.is_char_boundary(*end);
+    let end = (0..=HOSTNAME_LIMIT).rev().find(fits).unwrap_or(0);
+    match hostname[..end].trim_end_matches(['-', '.']) {
+        "" => Err(format!("hostname for pod {pod:?} was invalid: {hostname:?}")),
+        cut => Ok(cut.to_owned()),
+    }
+}
+
 /// The host name a pod sees: `spec.hostname`, else its name, cut to what the kernel takes.
 pub fn hostname(pod: &Pod) -> String {
     let given = pod.spec.as_ref().and_then(|s| s.hostname.as_deref());
-    let full = given.unwrap_or_else(|| super::name(pod));
-    let cut: String = full.chars().take(HOSTNAME_LIMIT).collect();
-    cut.trim_end_matches(['-', '.']).to_owned()
+    let given = given
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| super::name(pod));
+    truncated_hostname(super::name(pod), given).unwrap_or_else(|why| {
+        tracing::warn!(why, "a pod's host name cannot be used; the runtime chooses one");
+        String::new()
+    })
 }
 
 fn pod_labels(pod: &Pod) -> HashMap<String, String> {
@@ -233,6 +256,8 @@ pub struct Prepared {
     pub mounts: Vec<v1::Mount>,
     /// Devices.
     pub devices: Vec<v1::Device>,
+    /// Processors.
+    pub cpus: CpuShare,
 }
 
 fn hugepage_limits(container: &Container) -> Vec<v1::HugepageLimit> {
@@ -249,12 +274,23 @@ fn hugepage_limits(container: &Container) -> Vec<v1::HugepageLimit> {
         .collect()
 }
 
-/// The resource part of a container's description.
-pub fn resources(pod: &Pod, container: &Container, node: &NodeSide) -> v1::LinuxContainerResources {
-    let limits = qos::container_limits(pod, container, node.memory_bytes, node.quota_period_us);
+/// The resource part of a container's description. Who has processors to himself needs no quota.
+pub fn resources(
+    pod: &Pod,
+    container: &Container,
+    cpus: &CpuShare,
+    node: &NodeSide,
+) -> v1::LinuxContainerResources {
+    let period = node.quota_period_us.filter(|_| !cpus.exclusive);
+    let limits = qos::container_limits(pod, container, node.memory_bytes, period);
+    let group = node
+        .oom_group
+        .then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
     v1::LinuxContainerResources {
+        cpuset_cpus: cpus.list.clone(),
+        unified: group.into_iter().collect(),
         cpu_period: if limits.quota_us > 0 {
-            node.quota_period_us.unwrap_or(0)
+            period.unwrap_or(0)
         } else {
             0
         },
@@ -339,7 +375,7 @@ pub fn container(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources(pod, container, node)),
+            resources: Some(resources(pod, container, &prepared.cpus, node)),
             security_context: Some(security),
         }),
         ..Default::default()
@@ -362,6 +398,7 @@ mod tests {
                 seccomp_profiles: "/p".into(),
             },
             memory_bytes: 1 << 30,
+            oom_group: false,
             quota_period_us: Some(100_000),
         }
     }

@@ -1,59 +1,129 @@
 //! Runs tables of inputs and expected answers (folder `kubelet`) through the functions of this crate.
 
+mod admission;
+mod cpus;
+mod eviction;
+mod node;
+mod pods;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    Pod, PodSpec, ResourceFieldSelector,
-};
+use k8s_openapi::api::core::v1::{Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::amount::{self, Amounts};
 use crate::config::KubeletConfiguration;
 use crate::logs::read;
-use crate::pods::{status, terminate};
-use crate::podspec::backoff::RestartBackoff;
 use crate::podspec::env::{Sources, expand, field, resource_field};
 use crate::{qos, reserve};
 
-/// Checks one row; the first row of the table is given as context.
+/// Checks one row beside the context of its table.
 pub type Check = fn(&Value, &Value) -> Result<(), String>;
 
-/// A table: its name, whether its first row is context only, and the check of a row.
-pub type Table = (&'static str, bool, Check);
+/// What a row is read beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    /// Nothing.
+    None,
+    /// The first row of the table, which expects nothing.
+    FirstRow,
+    /// Another table, whole.
+    Table(&'static str),
+}
+
+/// A table: its name, the context of its rows, and the check of a row.
+pub type Table = (&'static str, Context, Check);
 
 /// The tables that this crate answers.
 pub const TABLES: &[Table] = &[
-    ("allocatable", false, allocatable),
-    ("cpu_conversion", false, cpu_conversion),
-    ("cpu_shares_to_weight", false, shares_to_weight),
-    ("cri_logs", true, cri_logs),
-    ("downward_field_path", true, downward_field),
-    ("downward_resource_field", true, downward_resource),
-    ("env_expansion", true, env_expansion),
-    ("eviction_percent_of_capacity", false, percent_of_capacity),
-    ("pod_cgroup_config", false, pod_cgroup),
-    ("pod_phase", false, pod_phase),
-    ("restart_backoff", false, restart_backoff),
-    ("termination_grace", false, termination_grace),
+    ("admission", Context::None, admission::admission),
+    ("allocatable", Context::None, allocatable),
+    ("cgroup_names", Context::None, node::cgroup_names),
+    ("cpu_conversion", Context::None, cpu_conversion),
+    ("cpu_shares_to_weight", Context::None, shares_to_weight),
+    ("cpumanager_static", Context::None, cpus::static_policy),
+    ("cri_logs", Context::FirstRow, cri_logs),
+    (
+        "critical_pod_preemption",
+        Context::FirstRow,
+        admission::preemption,
+    ),
+    ("downward_field_path", Context::FirstRow, downward_field),
+    ("downward_resource_field", Context::FirstRow, downward_resource),
+    ("env_expansion", Context::FirstRow, env_expansion),
+    (
+        "eviction_containerfs_thresholds",
+        Context::None,
+        eviction::containerfs,
+    ),
+    ("eviction_percent_of_capacity", Context::None, percent_of_capacity),
+    (
+        "eviction_rank",
+        Context::Table("eviction_pod_sets"),
+        eviction::rank_order,
+    ),
+    (
+        "eviction_synchronize",
+        Context::Table("eviction_pod_sets"),
+        eviction::passes,
+    ),
+    ("eviction_threshold_parse", Context::None, eviction::thresholds),
+    (
+        "extended_resources_status",
+        Context::None,
+        node::extended_resources,
+    ),
+    ("image_pull_backoff", Context::None, pods::image_pull_backoff),
+    ("node_cgroup_config", Context::None, node::cgroup_config),
+    ("node_images", Context::None, node::images),
+    (
+        "node_pressure_conditions",
+        Context::None,
+        node::pressure_conditions,
+    ),
+    ("node_ready_condition", Context::None, node::ready_condition),
+    ("node_shutdown_groups", Context::None, cpus::shutdown_groups),
+    ("pod_actions", Context::None, pods::pod_actions),
+    ("pod_cgroup_config", Context::None, pod_cgroup),
+    ("pod_conditions", Context::None, pods::pod_conditions),
+    ("pod_hostname_truncate", Context::None, pods::hostname),
+    ("pod_phase", Context::None, pods::pod_phase),
+    ("qos_cgroup_config", Context::None, node::tiers),
+    ("restart_backoff", Context::None, pods::restart_backoff),
+    ("sysctl_admission", Context::None, admission::sysctls),
+    ("sysctl_patterns", Context::None, admission::sysctl_patterns),
+    ("termination_grace", Context::None, pods::termination_grace),
 ];
 
 /// The outcome of one table: rows that passed, and a text for each that did not.
 pub type Outcome = (usize, Vec<String>);
 
-/// Runs one table over its JSON text.
-pub fn run(table: &Table, text: &str) -> Outcome {
-    let rows: Vec<Value> = match serde_json::from_str(text) {
-        Ok(rows) => rows,
-        Err(error) => return (0, vec![error.to_string()]),
+fn rows_of(name: &str, read: &impl Fn(&str) -> std::io::Result<String>) -> Result<Vec<Value>, String> {
+    let text = read(name).map_err(|error| format!("{name}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))
+}
+
+/// Runs one table; `read` gives the JSON text of a table by its name.
+pub fn run(table: &Table, read: impl Fn(&str) -> std::io::Result<String>) -> Outcome {
+    let (name, context, check) = table;
+    let known = rows_of(name, &read).and_then(|rows| {
+        let context = match context {
+            Context::None => Value::Null,
+            Context::FirstRow => rows.first().cloned().unwrap_or_default(),
+            Context::Table(other) => Value::Array(rows_of(other, &read)?),
+        };
+        Ok((rows, context))
+    });
+    let (rows, beside) = match known {
+        Ok(known) => known,
+        Err(problem) => return (0, vec![problem]),
     };
-    let (_, has_context, check) = table;
-    let context = rows.first().cloned().unwrap_or_default();
     let (mut passed, mut failed) = (0, Vec::new());
-    for (at, row) in rows.iter().enumerate().skip(usize::from(*has_context)) {
-        match check(row, &context) {
+    let skipped = usize::from(*context == Context::FirstRow);
+    for (at, row) in rows.iter().enumerate().skip(skipped) {
+        match check(row, &beside) {
             Ok(()) => passed += 1,
             Err(problem) => failed.push(format!("row {at}: {problem}")),
         }
@@ -67,6 +137,26 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Resul
     } else {
         Err(format!("{what}: expected {wanted:?}, got {got:?}"))
     }
+}
+
+/// Compares without regard to order.
+fn same_set(what: &str, mut got: Vec<String>, mut wanted: Vec<String>) -> Result<(), String> {
+    got.sort();
+    wanted.sort();
+    equal(what, got, wanted)
+}
+
+fn on(row: &Value, key: &str) -> bool {
+    row[key].as_bool() == Some(true)
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, String> {
+    serde_json::from_value(value.clone()).map_err(|error| error.to_string())
+}
+
+/// A list or map that may be null.
+fn read_or_default<T: serde::de::DeserializeOwned + Default>(value: &Value) -> Result<T, String> {
+    Ok(read::<Option<T>>(value)?.unwrap_or_default())
 }
 
 fn text<'v>(row: &'v Value, key: &str) -> &'v str {
@@ -199,114 +289,6 @@ fn pod_cgroup(row: &Value, _: &Value) -> Result<(), String> {
     equal("memory", got.memory, row["memory"].as_i64())
 }
 
-/// A container's status from the tables' word for it.
-fn container_status(name: &str, word: &str) -> Option<ContainerStatus> {
-    let ended = |exit_code| ContainerState {
-        terminated: Some(ContainerStateTerminated {
-            exit_code,
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let waiting = ContainerState {
-        waiting: Some(ContainerStateWaiting::default()),
-        ..Default::default()
-    };
-    let running = ContainerState {
-        running: Some(ContainerStateRunning::default()),
-        ..Default::default()
-    };
-    let (state, last) = match word {
-        "none" | "" => return None,
-        "run" | "run-notstarted" => (running, ContainerState::default()),
-        "ok" => (ended(0), ContainerState::default()),
-        "err" => (ended(1), ContainerState::default()),
-        "wait" => (waiting, ContainerState::default()),
-        "wait-lastok" => (waiting, ended(0)),
-        "crash" => (waiting, ended(1)),
-        _ => (ContainerState::default(), ContainerState::default()),
-    };
-    Some(ContainerStatus {
-        name: name.to_owned(),
-        state: Some(state),
-        last_state: Some(last),
-        started: Some(word == "run"),
-        ..Default::default()
-    })
-}
-
-fn pod_phase(row: &Value, _: &Value) -> Result<(), String> {
-    let words: Vec<&str> = row["containers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    let mut inits = Vec::new();
-    let mut init_statuses = Vec::new();
-    for (key, name, policy) in [("init", "init", None), ("sidecar", "side", Some("Always"))] {
-        if !text(row, key).is_empty() {
-            inits.push(json!({"name": name, "restartPolicy": policy}));
-            init_statuses.extend(container_status(name, text(row, key)));
-        }
-    }
-    let names: Vec<String> = (0..words.len()).map(|n| format!("c{n}")).collect();
-    let containers: Vec<Value> = names.iter().map(|n| json!({"name": n})).collect();
-    let spec: PodSpec = serde_json::from_value(
-        json!({"restartPolicy": row["restart_policy"], "containers": containers,
-        "initContainers": inits}),
-    )
-    .map_err(|e| e.to_string())?;
-    let statuses: Vec<ContainerStatus> = names
-        .iter()
-        .zip(&words)
-        .filter_map(|(name, word)| container_status(name, word))
-        .collect();
-    let on = |key: &str| row[key].as_bool() == Some(true);
-    let begun = status::Begun {
-        initialized: on("pod_has_initialized"),
-        ended: on("pod_is_terminal") && !on("static_pod"),
-    };
-    equal(
-        "phase",
-        status::phase(&spec, &init_statuses, &statuses, begun),
-        text(row, "phase"),
-    )
-}
-
-fn restart_backoff(row: &Value, _: &Value) -> Result<(), String> {
-    let runs = row["run_seconds"].as_array().cloned().unwrap_or_default();
-    let max = Duration::from_secs(number(row, "max_s") as u64);
-    let initial = Duration::from_secs(number(row, "initial_s") as u64);
-    let mut backoff = RestartBackoff::starting_at(initial);
-    let mut now = 0;
-    let mut delays = Vec::new();
-    for run in runs.iter().filter_map(Value::as_i64) {
-        // A nanosecond later than the last end: two ends never share a time.
-        let finished = now + run * 1_000_000_000 + 1;
-        let run = Duration::from_secs(run as u64);
-        now = finished;
-        if let Err((_, left)) = backoff.start("c", finished, run, now, max) {
-            now += left.as_nanos() as i64;
-            let _ = backoff.start("c", finished, run, now, max);
-        }
-        delays.push((now - finished) / 1_000_000_000);
-    }
-    let wanted: Vec<i64> = serde_json::from_value(row["delay_before_restart_s"].clone()).unwrap_or_default();
-    equal("delays", delays, wanted)
-}
-
-fn termination_grace(row: &Value, _: &Value) -> Result<(), String> {
-    let pod = pod_of(
-        &json!({"metadata": {"deletionGracePeriodSeconds": row["deletion_grace_seconds"]},
-        "spec": {"containers": [], "terminationGracePeriodSeconds": row["spec_grace"]}}),
-    )?;
-    let (seconds, shortened) =
-        terminate::effective_grace(&pod, number(row, "current_grace"), row["override"].as_i64());
-    equal("grace", seconds, number(row, "effective"))?;
-    equal("shortened", shortened, row["shortened"].as_bool() == Some(true))
-}
-
 /// The table prints whole seconds; the case's name has the half.
 fn since(case: &str, options: &Value) -> Option<jiff::Timestamp> {
     let given: jiff::Timestamp = options["sinceTime"].as_str()?.parse().ok()?;
@@ -356,8 +338,11 @@ mod tests {
     fn every_row_of_every_table_is_answered() {
         let mut problems = Vec::new();
         for table in TABLES {
-            let rows = mainstay_base::testdata::read(&format!("oracle/kubelet/{}.json", table.0));
-            let (passed, failed) = run(table, &rows);
+            let (passed, failed) = run(table, |name| {
+                Ok(mainstay_base::testdata::read(&format!(
+                    "oracle/kubelet/{name}.json"
+                )))
+            });
             println!("{}: {passed} passed, {} failed", table.0, failed.len());
             problems.extend(failed.into_iter().map(|f| format!("{}: {f}", table.0)));
         }

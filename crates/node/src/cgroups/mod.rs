@@ -1,14 +1,39 @@
 //! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, named for cgroupfs or systemd.
 
+pub mod name;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay_semantics::qos::Class;
 
-use crate::qos::{PodCgroup, shares, weight};
+use crate::node_cgroups::{GroupLimits, Tiers};
+use crate::qos::{PodCgroup, weight};
+pub use name::Naming;
 
 /// v1 hierarchies in which the agent sets limits; the runtime makes the others itself.
 const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "memory", "pids", "hugetlb"];
+
+/// The cgroup of all pods.
+const PODS: &str = "kubepods";
+
+/// The part of a class in a cgroup's name.
+fn tier(class: Class) -> &'static str {
+    match class {
+        Class::Guaranteed => "",
+        Class::Burstable => "burstable",
+        Class::BestEffort => "besteffort",
+    }
+}
+
+/// The kernel's name of a hugepage size (`2MB`).
+fn page_size_name(bytes: i64) -> String {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let found = units.iter().find(|(size, _)| bytes % size == 0);
+    found.map_or(bytes.to_string(), |(size, unit)| {
+        format!("{}{unit}", bytes / size)
+    })
+}
 
 /// Why a cgroup could not be made or set.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +48,6 @@ pub struct CgroupError {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
     let path = path.display().to_string();
     move |source| CgroupError { action, path, source }
-}
-
-/// How the runtime names cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Naming {
-    /// Plain folders.
-    Cgroupfs,
-    /// Slices of systemd.
-    Systemd,
 }
 
 /// The tree of one node.
@@ -74,31 +90,44 @@ impl CgroupTree {
         self.v2
     }
 
+    fn named(&self, parts: &[&str]) -> String {
+        let above = self.root.split('/');
+        let all: Vec<&str> = above.chain(parts.iter().copied()).collect();
+        name::path(self.naming, &all)
+    }
+
     /// The path of `kubepods` or of one class below the hierarchies; Guaranteed pods sit in `kubepods` itself.
     pub fn class_path(&self, class: Class) -> String {
-        let tier = match class {
-            Class::Guaranteed => "",
-            Class::Burstable => "burstable",
-            Class::BestEffort => "besteffort",
-        };
-        match (self.naming, tier) {
-            (Naming::Cgroupfs, "") => format!("{}/kubepods", self.root),
-            (Naming::Cgroupfs, tier) => format!("{}/kubepods/{tier}", self.root),
-            (Naming::Systemd, "") => format!("{}/kubepods.slice", self.root),
-            (Naming::Systemd, tier) => format!("{}/kubepods.slice/kubepods-{tier}.slice", self.root),
-        }
+        self.named(&[PODS, tier(class)])
     }
 
     /// The path of a pod's cgroup below the hierarchies.
     pub fn pod_path(&self, class: Class, uid: &str) -> String {
-        let parent = self.class_path(class);
-        match self.naming {
-            Naming::Cgroupfs => format!("{parent}/pod{uid}"),
-            Naming::Systemd => {
-                let slice = parent.rsplit('/').next().unwrap_or("").trim_end_matches(".slice");
-                format!("{parent}/{slice}-pod{}.slice", uid.replace('-', "_"))
+        self.named(&[PODS, tier(class), &format!("pod{uid}")])
+    }
+
+    /// The path of a cgroup outside the pods' tree as the configuration names it.
+    pub fn daemon_path(&self, configured: &str) -> String {
+        let parts: Vec<&str> = configured.split('/').collect();
+        name::path(self.naming, &parts)
+    }
+
+    /// UIDs of all pods that have a cgroup in the first hierarchy, with their class.
+    pub fn pods(&self) -> Vec<(Class, String)> {
+        let mut found = Vec::new();
+        for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
+            let folder = self.folders(&self.class_path(class)).into_iter().next();
+            let entries = folder.and_then(|f| std::fs::read_dir(f).ok());
+            for entry in entries.into_iter().flatten().flatten() {
+                let path = entry.file_name().to_string_lossy().into_owned();
+                let last = name::parts(self.naming, &path).pop();
+                let uid = last.as_deref().and_then(|l| l.strip_prefix("pod"));
+                if let Some(uid) = uid.filter(|_| entry.path().is_dir()) {
+                    found.push((class, uid.to_owned()));
+                }
             }
         }
+        found
     }
 
     /// The parent that the runtime is given for a pod: the whole path, or the slice's name.
@@ -167,15 +196,17 @@ impl CgroupTree {
         Ok(())
     }
 
+    fn memory_file(&self) -> &'static str {
+        match self.v2 {
+            true => "memory.max",
+            false => "memory.limit_in_bytes",
+        }
+    }
+
     fn set_limits(&self, path: &str, limits: &PodCgroup) -> Result<(), CgroupError> {
         self.set_cpu(path, limits)?;
-        let memory = if self.v2 {
-            "memory.max"
-        } else {
-            "memory.limit_in_bytes"
-        };
         if let Some(bytes) = limits.memory {
-            self.set(path, "memory", memory, &bytes.to_string())?;
+            self.set(path, "memory", self.memory_file(), &bytes.to_string())?;
         }
         if let Some(pids) = limits.pids {
             self.set(path, "pids", "pids.max", &pids.to_string())?;
@@ -187,31 +218,49 @@ impl CgroupTree {
     ///
     /// # Errors
     /// When the kernel refuses; the tree may then exist in part.
-    pub fn ensure_node(&self, memory: Option<i64>, cpu_milli: i64) -> Result<(), CgroupError> {
+    pub fn ensure_node(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
         for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
             self.make(&self.class_path(class))?;
         }
-        let all = PodCgroup {
-            shares: shares(cpu_milli),
-            memory,
-            period_us: 100_000,
-            ..Default::default()
-        };
-        self.set_limits(&self.class_path(Class::Guaranteed), &all)?;
-        self.set_tier(Class::BestEffort, 0)
+        self.limit_group(&self.class_path(Class::Guaranteed), limits)
     }
 
-    /// Sets the weight of a class: the sum of its pods' cpu requests.
+    /// Limits a cgroup that is there.
+    ///
+    /// # Errors
+    /// When it is not there or the kernel refuses.
+    pub fn limit_group(&self, path: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
+        if let Some(shares) = limits.shares {
+            match self.v2 {
+                true => self.set(path, "cpu", "cpu.weight", &weight(shares).to_string())?,
+                false => self.set(path, "cpu", "cpu.shares", &shares.to_string())?,
+            }
+        }
+        if let Some(bytes) = limits.memory {
+            self.set(path, "memory", self.memory_file(), &bytes.to_string())?;
+        }
+        if let Some(pids) = limits.pids {
+            self.set(path, "pids", "pids.max", &pids.to_string())?;
+        }
+        for (size, bytes) in &limits.hugepages {
+            let end = if self.v2 { "max" } else { "limit_in_bytes" };
+            let file = format!("hugetlb.{}.{end}", page_size_name(*size));
+            self.set(path, "hugetlb", &file, &bytes.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Sets the limits of the classes.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_tier(&self, class: Class, cpu_milli: i64) -> Result<(), CgroupError> {
-        let limits = PodCgroup {
-            shares: shares(cpu_milli),
-            period_us: 100_000,
-            ..Default::default()
-        };
-        self.set_cpu(&self.class_path(class), &limits)
+    pub fn set_tiers(&self, tiers: &Tiers) -> Result<(), CgroupError> {
+        for class in [Class::Burstable, Class::BestEffort] {
+            if let Some(limits) = tiers.of(class) {
+                self.limit_group(&self.class_path(class), limits)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a pod's cgroup and sets its limits.

@@ -1,0 +1,323 @@
+//! Processors of containers: under the static policy some have their own, kept over restarts of the agent.
+
+pub mod policy;
+pub mod set;
+pub mod take;
+pub mod topology;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::Notify;
+
+use crate::admission::Refusal;
+use crate::config::KubeletConfiguration;
+use crate::context::Shared;
+use crate::cri::runtime_v1 as v1;
+use crate::pods::manager::Manager;
+use crate::podspec::{self, labels};
+use crate::reserve;
+use policy::{AllocationError, Assignments, Options, StaticPolicy};
+use set::CpuSet;
+use topology::Topology;
+
+/// File of the checkpoint below the agent's folder.
+const FILE: &str = "cpu_assignments.json";
+/// How often containers are compared with what they should have.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Which processors a container runs on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CpuShare {
+    /// The kernel's list; empty: all.
+    pub list: String,
+    /// Nobody else's.
+    pub exclusive: bool,
+}
+
+/// The processors of this machine. Without the static policy nobody has any of their own.
+#[derive(Debug, Default)]
+pub struct Cpus {
+    policy: Option<StaticPolicy>,
+    file: PathBuf,
+    held: Mutex<Assignments>,
+    changed: Notify,
+}
+
+/// The policy that a configuration asks for; `None`: none.
+///
+/// # Errors
+/// When the configuration cannot be followed on a machine with this arrangement.
+pub fn policy_of(config: &KubeletConfiguration, topology: Topology) -> Result<Option<StaticPolicy>, String> {
+    if config.cpu_manager_policy != "static" {
+        return Ok(None);
+    }
+    let options = Options::parse(&config.cpu_manager_policy_options)?;
+    let named: CpuSet = config
+        .reserved_system_cpus
+        .parse()
+        .map_err(|e: set::NoCpuList| e.to_string())?;
+    let milli = reserve::reserved(config, "cpu");
+    let count = match named.len() {
+        0 => usize::try_from((milli + 999) / 1000).unwrap_or(0),
+        named => named,
+    };
+    if count == 0 {
+        return Err(
+            "the static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero"
+                .to_owned(),
+        );
+    }
+    StaticPolicy::new(topology, count, named, options).map(Some)
+}
+
+/// The processors that this process may use, as many as the machine is said to have.
+fn usable(count: i64) -> CpuSet {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+    let allowed: CpuSet = list.and_then(|l| l.parse().ok()).unwrap_or_default();
+    allowed.iter().take(usize::try_from(count).unwrap_or(1)).collect()
+}
+
+impl Cpus {
+    /// Reads the arrangement of the machine and the checkpoint of an earlier run; one that no longer fits is dropped.
+    ///
+    /// # Errors
+    /// See [`policy_of`].
+    pub fn of_machine(config: &KubeletConfiguration, cpus: i64, root: &Path) -> Result<Self, String> {
+        if config.cpu_manager_policy != "static" {
+            return Ok(Cpus::default());
+        }
+        let topology = Topology::read(Path::new("/sys/devices/system"), &usable(cpus));
+        let policy = policy_of(config, topology)?;
+        Ok(Cpus::with(policy, root.join(FILE)))
+    }
+
+    fn with(policy: Option<StaticPolicy>, file: PathBuf) -> Self {
+        let initial = policy.as_ref().map(StaticPolicy::initial).unwrap_or_default();
+        let text = std::fs::read_to_string(&file).ok();
+        let saved = text.as_deref().and_then(Assignments::from_text);
+        let fits = |held: &Assignments| policy.as_ref().is_some_and(|p| p.accepts(held));
+        if saved.as_ref().is_some_and(|held| !fits(held)) {
+            tracing::warn!(file = %file.display(), "assignments of processors do not fit this machine any more; all are free");
+        }
+        Cpus {
+            held: Mutex::new(saved.filter(fits).unwrap_or(initial)),
+            policy,
+            file,
+            changed: Notify::new(),
+        }
+    }
+
+    /// Gives a pod its processors and keeps that on disk.
+    ///
+    /// # Errors
+    /// The refusal of the pod.
+    pub fn admit(&self, pod: &Pod) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else {
+            return Ok(());
+        };
+        let mut held = self.held.lock().expect("no holder panics");
+        let now = policy.allocate(&held, pod).map_err(refusal)?;
+        if *held != now {
+            self.save(&now);
+            *held = now;
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes a pod's processors back.
+    pub fn release(&self, uid: &str) {
+        let mut held = self.held.lock().expect("no holder panics");
+        if held.release(uid) {
+            self.save(&held);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes back what pods have that are not known any more.
+    fn release_all_but(&self, known: &HashSet<String>) {
+        let held = self.held.lock().expect("no holder panics").clone();
+        for uid in held.exclusive.keys().filter(|uid| !known.contains(*uid)) {
+            self.release(uid);
+        }
+    }
+
+    fn save(&self, held: &Assignments) {
+        let temporary = self.file.with_extension("new");
+        let written =
+            std::fs::write(&temporary, held.to_text()).and_then(|()| std::fs::rename(&temporary, &self.file));
+        if let Err(error) = written {
+            tracing::error!(%error, file = %self.file.display(), "could not save the assignments of processors");
+        }
+    }
+
+    /// The processors of a container.
+    pub fn share(&self, uid: &str, container: &str) -> CpuShare {
+        if self.policy.is_none() {
+            return CpuShare::default();
+        }
+        let held = self.held.lock().expect("no holder panics");
+        match held.of(uid, container) {
+            Some(set) => CpuShare {
+                list: set.to_string(),
+                exclusive: true,
+            },
+            None => CpuShare {
+                list: held.shared.to_string(),
+                exclusive: false,
+            },
+        }
+    }
+
+    /// Whether a container of the pod has processors of its own.
+    pub fn has_exclusive(&self, uid: &str) -> bool {
+        self.held
+            .lock()
+            .expect("no holder panics")
+            .exclusive
+            .contains_key(uid)
+    }
+}
+
+fn refusal(error: AllocationError) -> Refusal {
+    match &error {
+        AllocationError::TooFew(_) => Refusal {
+            reason: "UnexpectedAdmissionError".to_owned(),
+            message: format!("Allocate failed due to {error}, which is unexpected"),
+        },
+        _ => Refusal {
+            reason: "SMTAlignmentError".to_owned(),
+            message: error.to_string(),
+        },
+    }
+}
+
+/// Moves running containers to the processors that they should have, for as long as the agent runs.
+pub async fn keep(manager: Arc<Manager>) {
+    let shared = manager.shared();
+    if shared.cpus.policy.is_none() {
+        return std::future::pending().await;
+    }
+    let mut applied: HashMap<String, String> = HashMap::new();
+    loop {
+        if manager.knows_all() {
+            shared.cpus.release_all_but(&manager.uids(|_| true));
+        }
+        reconcile(shared, &mut applied).await;
+        tokio::select! {
+            () = shared.cpus.changed.notified() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+async fn reconcile(shared: &Shared, applied: &mut HashMap<String, String>) {
+    let running = v1::ContainerStateValue {
+        state: v1::ContainerState::ContainerRunning as i32,
+    };
+    let filter = v1::ContainerFilter {
+        state: Some(running),
+        ..Default::default()
+    };
+    let request = v1::ListContainersRequest { filter: Some(filter) };
+    let Ok(listed) = shared.cri.list_containers(request).await else {
+        return;
+    };
+    applied.retain(|id, _| listed.containers.iter().any(|c| c.id == *id));
+    for container in &listed.containers {
+        let label = |key: &str| container.labels.get(key).map_or("", String::as_str);
+        let share = shared
+            .cpus
+            .share(label(labels::POD_UID), label(labels::CONTAINER_NAME));
+        if applied.get(&container.id) == Some(&share.list) {
+            continue;
+        }
+        match shared.cri.set_cpus(&container.id, &share.list).await {
+            Ok(()) => {
+                applied.insert(container.id.clone(), share.list);
+            }
+            Err(error) => {
+                tracing::debug!(
+                    error = error.message(),
+                    "could not move a container to its processors"
+                );
+            }
+        }
+    }
+}
+
+/// Whether any container of the pod wants processors of its own.
+pub fn wants_any(pod: &Pod) -> bool {
+    let spec = pod.spec.iter();
+    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    containers.into_iter().any(|c| policy::exclusive_cpus(pod, c) > 0)
+}
+
+/// Gives a pod that already runs the processors that it had or should have; a failure costs only their exclusiveness.
+pub fn adopt(shared: &Shared, pod: &Pod) {
+    if let Err(refusal) = shared.cpus.admit(pod) {
+        tracing::warn!(
+            pod = podspec::name(pod),
+            why = refusal.message,
+            "a running pod keeps no processors of its own"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::topology::Place;
+    use super::*;
+    use serde_json::json;
+
+    fn cpus(dir: &Path) -> Cpus {
+        let topology: Topology = (0..4)
+            .map(|cpu| {
+                let place = Place {
+                    core: cpu,
+                    ..Default::default()
+                };
+                (cpu, place)
+            })
+            .collect();
+        let (config, _) = KubeletConfiguration::parse("cpuManagerPolicy: static\nkubeReserved: {cpu: 500m}")
+            .expect("valid");
+        let policy = policy_of(&config, topology).expect("enough");
+        Cpus::with(policy, dir.join(FILE))
+    }
+
+    fn pod(cpu: &str) -> Pod {
+        let both = json!({"cpu": cpu, "memory": "1Gi"});
+        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [
+            {"name": "c", "resources": {"requests": both, "limits": both}}]}}))
+        .expect("valid")
+    }
+
+    #[test]
+    fn assignments_outlive_the_agent_until_the_pod_is_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        cpus(dir.path()).admit(&pod("2")).expect("room");
+        let again = cpus(dir.path());
+        assert_eq!(
+            (
+                again.share("u", "c").list.as_str(),
+                again.share("v", "c").list.as_str()
+            ),
+            ("1-2", "0,3")
+        );
+        again.release_all_but(&HashSet::new());
+        assert_eq!(cpus(dir.path()).share("v", "c").list, "0-3");
+    }
+
+    #[test]
+    fn a_pod_that_wants_too_many_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let refusal = cpus(dir.path()).admit(&pod("4")).expect_err("one is reserved");
+        assert_eq!(refusal.reason, "UnexpectedAdmissionError");
+    }
+}
