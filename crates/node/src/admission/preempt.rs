@@ -65,7 +65,7 @@ fn impossible(needs: &[Need]) -> String {
 }
 
 /// Takes the nearest pod again and again until nothing is missing; of equally near ones the smaller.
-fn nearest<'p>(mut pods: Vec<&'p Pod>, mut needs: Vec<Need>) -> Result<Vec<&'p Pod>, String> {
+fn nearest(mut pods: Vec<&Pod>, mut needs: Vec<Need>) -> Result<Vec<&Pod>, String> {
     let mut taken = Vec::new();
     while !needs.is_empty() {
         let mut best: Option<(f64, usize)> = None;

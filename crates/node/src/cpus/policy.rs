@@ -254,7 +254,7 @@ impl StaticPolicy {
         if !self.options.full_cores_only {
             return Ok(());
         }
-        if requested % per_core != 0 {
+        if !requested.is_multiple_of(per_core) {
             return Err(AllocationError::NotWholeCores { requested, per_core });
         }
         let cores = self.reserved.iter().filter_map(|cpu| self.topology.place(cpu));

@@ -132,7 +132,7 @@ impl<'t> Basket<'t> {
         let mut cpus = self.threads_of(cores);
         cpus.sort_unstable();
         // An odd number leaves one thread of the last core.
-        if self.needed % 2 != 0 && per_core > 1 && cpus.len() > self.needed {
+        if !self.needed.is_multiple_of(2) && per_core > 1 && cpus.len() > self.needed {
             cpus.pop();
         }
         if cpus.len() == self.needed {
@@ -311,7 +311,7 @@ pub fn distributed(
     count: usize,
     group: usize,
 ) -> Result<CpuSet, TooFew> {
-    if count % group != 0 {
+    if !count.is_multiple_of(group) {
         return packed(whole, available, count, false);
     }
     let mut basket = Basket::new(whole, available, count)?;

@@ -97,7 +97,7 @@ impl Topology {
         let nodes = numa_nodes(&system.join("node"));
         let places = cpus.iter().map(|cpu| {
             let dir = system.join(format!("cpu/cpu{cpu}"));
-            let first = |file: &str| Some(list(&dir.join(file))?.iter().next()?);
+            let first = |file: &str| list(&dir.join(file))?.iter().next();
             let node = nodes.iter().find(|(_, cpus)| cpus.contains(cpu));
             let socket = number(&dir.join("topology/physical_package_id")).unwrap_or(0);
             let place = Place {
