@@ -1,6 +1,7 @@
 //! The join document: what a machine gets to become a node (Secret `<machine>-bootstrap`, key `value`).
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -50,8 +51,34 @@ pub struct NodeJoin {
     /// Settings verified before the node turns Ready.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// The cluster's network, where nodes make it themselves; none where add-ons do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NodeNetwork>,
     /// When the token ends.
     pub expires_at: Timestamp,
+}
+
+/// What a node must know of its cluster's network to translate Services and answer names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeNetwork {
+    /// Ranges of all pods: packets to them keep their sender's address.
+    pub pod_ranges: Vec<String>,
+    /// Ranges of Services.
+    pub service_ranges: Vec<String>,
+    /// The address at which every node answers names.
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: String,
+    /// Domain of cluster names.
+    pub cluster_domain: String,
+}
+
+/// The address of the cluster's DNS: the tenth of the Service range, as kubeadm chooses. None for a range without it.
+pub fn dns_address(services: &str) -> Option<Ipv4Addr> {
+    let (network, prefix) = services.split_once('/')?;
+    let network: Ipv4Addr = network.parse().ok()?;
+    let fits = prefix.parse::<u32>().is_ok_and(|prefix| prefix <= 28);
+    fits.then(|| Ipv4Addr::from(u32::from(network).wrapping_add(10)))
 }
 
 impl std::fmt::Debug for NodeJoin {
@@ -72,4 +99,16 @@ pub fn provider_id(provider: &str, namespace: &str, compute_node: &str) -> Strin
 /// Makes the URI that a node's client certificate carries as subject alternative name.
 pub fn identity_uri(cluster_uid: &str, node: &str, incarnation: i64) -> String {
     format!("mainstay://{cluster_uid}/{node}/{incarnation}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_answered_at_the_tenth_address() {
+        assert_eq!(dns_address("10.96.0.0/12"), Some(Ipv4Addr::new(10, 96, 0, 10)));
+        assert_eq!(dns_address("10.96.0.0/29"), None);
+        assert_eq!(dns_address("fd00::/108"), None);
+    }
 }

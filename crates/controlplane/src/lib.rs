@@ -3,6 +3,7 @@
 
 mod certificates;
 pub mod config;
+mod endpoint;
 mod plane;
 mod policy;
 pub mod server;

@@ -14,7 +14,7 @@ use mainstay_base::error::{Class, Classify};
 use mainstay_pki::{Credentials, FileError, kubeconfig};
 use tokio::net::TcpListener;
 
-use crate::{Certificates, Config, policy};
+use crate::{Certificates, Config, endpoint, policy};
 
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,15 @@ pub enum Error {
         #[source]
         source: Malformed,
     },
+    /// Pods cannot be told where the server is.
+    #[error("failed to publish {address} as endpoint of the kubernetes Service")]
+    Endpoint {
+        /// Where it is.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// The address cannot be listened on.
     #[error("failed to listen on {address}")]
     Listen {
@@ -74,7 +83,9 @@ impl Classify for Error {
         match self {
             Error::Store { source, .. } => source.class(),
             Error::Pki(_) | Error::Tls(_) | Error::Keys(_) | Error::Tokens { .. } => Class::Invalid,
-            Error::File { .. } | Error::Secret(_) | Error::Listen { .. } => Class::Transient,
+            Error::File { .. } | Error::Secret(_) | Error::Listen { .. } | Error::Endpoint { .. } => {
+                Class::Transient
+            }
         }
     }
 }
@@ -152,6 +163,13 @@ impl ControlPlane {
         self.api.serve(listener, tls);
         self.certificates.keep_fresh(serving, names, self.clock.clone());
         self.address = Some(bound);
+        if let Some(at) = endpoint::reachable(bound, &config.serving_names) {
+            let published = endpoint::publish(&self.client(UserInfo::admin()), at).await;
+            published.map_err(|source| Error::Endpoint {
+                address: at.to_string(),
+                source: Box::new(source),
+            })?;
+        }
         Ok(())
     }
 

@@ -9,6 +9,9 @@ use crate::error::{Error, Result, io};
 /// Where `ip netns` keeps the names.
 const NETNS_FOLDER: &str = "/run/netns";
 
+/// The protocol number of our routes (rtnetlink(7), `rtm_protocol`): one that iproute2 gives to nobody.
+const ROUTE_PROTOCOL: &str = "77";
+
 /// A bridge with the host's own address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
@@ -103,6 +106,67 @@ pub fn batch(netns: Option<&str>, lines: &[String]) -> Result<()> {
         .input(lines.join("\n") + "\n")
         .run()
         .map(drop)
+}
+
+/// A route by way of a neighbour on one link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The addresses that it leads to, with prefix length.
+    pub range: String,
+    /// The neighbour.
+    pub via: String,
+}
+
+/// Lists the routes over a link that [`add_route`] made; others' are told apart by their protocol number.
+///
+/// # Errors
+/// When there is no such link.
+pub fn routes(link: &str) -> Result<Vec<Route>> {
+    #[derive(serde::Deserialize)]
+    struct Shown {
+        dst: String,
+        gateway: Option<String>,
+    }
+    let text = program("ip")
+        .args(["-j", "route", "show", "dev", link, "proto", ROUTE_PROTOCOL])
+        .run()?;
+    let shown: Vec<Shown> = serde_json::from_str(&text).map_err(|error| Error::Damaged {
+        path: PathBuf::from("the output of ip route"),
+        line: error.line(),
+        message: error.to_string(),
+    })?;
+    Ok(shown
+        .into_iter()
+        .filter_map(|route| {
+            Some(Route {
+                range: route.dst,
+                via: route.gateway?,
+            })
+        })
+        .collect())
+}
+
+/// Adds a route over a link; it goes when the link goes.
+///
+/// # Errors
+/// Also when the computer has a route to this very range already: it is somebody else's.
+pub fn add_route(link: &str, route: &Route) -> Result<()> {
+    let Route { range, via } = route;
+    batch(
+        None,
+        &[format!(
+            "route add {range} via {via} dev {link} proto {ROUTE_PROTOCOL}"
+        )],
+    )
+}
+
+/// Removes a route that [`add_route`] made; a missing one is no error.
+pub fn remove_route(link: &str, route: &Route) -> Result<()> {
+    let Route { range, via } = route;
+    let line = format!("route del {range} via {via} dev {link} proto {ROUTE_PROTOCOL}");
+    gone_is_fine(batch(None, &[line]).map(|()| String::new()), || {
+        routes(link).is_ok_and(|held| !held.contains(route))
+    })
 }
 
 /// Removes a link; a missing one is no error.
@@ -216,6 +280,16 @@ mod tests {
                 .args(["-netns", &port.netns, "-br", "address"])
                 .run()?;
             assert!(shown.contains("10.213.77.2/24"), "{shown}");
+            let route = Route {
+                range: "10.213.78.0/24".to_owned(),
+                via: "10.213.77.2".to_owned(),
+            };
+            add_route(&bridge.name, &route)?;
+            assert!(add_route(&bridge.name, &route).is_err());
+            assert_eq!(routes(&bridge.name)?, [route.clone()]);
+            remove_route(&bridge.name, &route)?;
+            remove_route(&bridge.name, &route)?;
+            assert_eq!(routes(&bridge.name)?, []);
             masquerade(&bridge.name, &bridge.name, "10.213.77.0/24")
         };
         let result = check();

@@ -77,6 +77,11 @@ impl ApiHandle {
         self.current.borrow().clone()
     }
 
+    /// The current client as a thing to watch: it changes with the node's certificate.
+    pub fn watch(&self) -> watch::Receiver<Option<Client>> {
+        self.current.clone()
+    }
+
     /// Waits until the node has joined.
     pub async fn joined(&self) -> Client {
         let mut current = self.current.clone();

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Service,
+};
 use kube::Api;
 use kube::api::ListParams;
 use mainstay_base::clock::SharedClock;
@@ -32,6 +34,8 @@ pub struct Wanted {
     pub secrets: BTreeSet<String>,
     /// Tokens.
     pub tokens: BTreeSet<TokenKey>,
+    /// Claims of storage.
+    pub claims: BTreeSet<String>,
 }
 
 /// Collects what a pod refers to.
@@ -71,6 +75,8 @@ pub fn wanted(spec: &PodSpec) -> Wanted {
         wanted
             .secrets
             .extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
+        let claim = volume.persistent_volume_claim.as_ref();
+        wanted.claims.extend(claim.map(|c| c.claim_name.clone()));
         for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
             wanted
                 .config_maps
@@ -269,6 +275,10 @@ impl Fetcher {
                 objects.tokens.insert(key.clone(), text);
             }
         }
+        for name in &wanted.claims {
+            let found = claimed(&client, namespace, name).await;
+            objects.claims.insert(name.clone(), found);
+        }
         if spec.enable_service_links != Some(false) {
             objects.sources.services = self.services(&client, namespace).await;
         }
@@ -287,6 +297,33 @@ impl Fetcher {
             .expect("no holder panics")
             .retain(|(owner, _), _| owner != uid);
     }
+}
+
+/// Where the volume of a claim is on this machine; else why not.
+async fn claimed(client: &kube::Client, namespace: &str, name: &str) -> Result<HostPathVolumeSource, String> {
+    let failed = |error: kube::Error| mainstay_base::error::chain(&error);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claim = claims.get_opt(name).await.map_err(failed)?;
+    let claim = claim.ok_or_else(|| format!("persistentvolumeclaim {name:?} not found"))?;
+    let bound = claim
+        .status
+        .and_then(|status| status.phase)
+        .is_some_and(|phase| phase == "Bound");
+    let volume = claim.spec.and_then(|spec| spec.volume_name).filter(|_| bound);
+    let volume = volume.ok_or_else(|| format!("persistentvolumeclaim {name:?} is not bound"))?;
+    let found = Api::<PersistentVolume>::all(client.clone())
+        .get_opt(&volume)
+        .await
+        .map_err(failed)?;
+    let spec = found.and_then(|found| found.spec);
+    let spec = spec.ok_or_else(|| format!("persistentvolume {volume:?} not found"))?;
+    let local = spec.local.map(|local| HostPathVolumeSource {
+        path: local.path,
+        type_: Some("Directory".to_owned()),
+    });
+    spec.host_path.or(local).ok_or_else(|| {
+        format!("persistentvolume {volume:?}: only hostPath and local volumes are supported by this node")
+    })
 }
 
 fn variables(service: &Service) -> BTreeMap<String, String> {
@@ -346,11 +383,13 @@ mod tests {
             "containers": [{"name": "a", "envFrom": [{"secretRef": {"name": "s1"}}],
                 "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "m1", "key": "k"}}}]}],
             "volumes": [{"name": "v", "secret": {"secretName": "s2"}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": "c1"}},
                 {"name": "w", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}, {"configMap": {"name": "m2"}}]}}]}))
         .expect("valid");
         let wanted = wanted(&spec);
         assert_eq!(Vec::from_iter(&wanted.config_maps), ["m1", "m2"]);
         assert_eq!(Vec::from_iter(&wanted.secrets), ["s1", "s2"]);
+        assert_eq!(Vec::from_iter(&wanted.claims), ["c1"]);
         assert_eq!(Vec::from_iter(&wanted.tokens), [&(String::new(), 3600)]);
     }
 }

@@ -48,7 +48,14 @@ pub struct Settings {
 
 impl Settings {
     /// Makes settings with default folders.
-    pub fn new(join: NodeConfig, kubelet: KubeletConfiguration, version: impl Into<String>) -> Self {
+    pub fn new(join: NodeConfig, mut kubelet: KubeletConfiguration, version: impl Into<String>) -> Self {
+        // A configuration that names a cluster DNS of its own wins.
+        if let Some(network) = &join.network
+            && kubelet.cluster_dns.is_empty()
+        {
+            kubelet.cluster_dns = vec![network.cluster_dns.clone()];
+            kubelet.cluster_domain.clone_from(&network.cluster_domain);
+        }
         Settings {
             join,
             kubelet,

@@ -14,8 +14,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::kinds::{
-    CertificateSigningRequest, ClusterRole, ConfigMap, CronJob, Deployment, EndpointSlice, Job, Lease,
-    Namespace, Node, Pod, PodDisruptionBudget, ReplicaSet, Service, ServiceAccount, StatefulSet,
+    CertificateSigningRequest, ClusterRole, ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment,
+    EndpointSlice, Endpoints, Job, Lease, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, ReplicaSet, Service, ServiceAccount, StatefulSet, StorageClass,
 };
 
 /// How long a controller waits to see its own writes come back; longer means the watch is broken, and then the next
@@ -85,6 +86,12 @@ pub(crate) struct Caches {
     pub budgets: Tracked<PodDisruptionBudget>,
     pub cron_jobs: Tracked<CronJob>,
     pub stateful_sets: Tracked<StatefulSet>,
+    pub daemon_sets: Tracked<DaemonSet>,
+    pub revisions: Tracked<ControllerRevision>,
+    pub endpoints: Tracked<Endpoints>,
+    pub claims: Tracked<PersistentVolumeClaim>,
+    pub volumes: Tracked<PersistentVolume>,
+    pub classes: Tracked<StorageClass>,
 }
 
 impl Caches {
@@ -116,6 +123,12 @@ impl Caches {
             budgets: Tracked::start(client, all(), stop),
             cron_jobs: Tracked::start(client, all(), stop),
             stateful_sets: Tracked::start(client, all(), stop),
+            daemon_sets: Tracked::start(client, all(), stop),
+            revisions: Tracked::start(client, all(), stop),
+            endpoints: Tracked::start(client, all(), stop),
+            claims: Tracked::start(client, all(), stop),
+            volumes: Tracked::start(client, all(), stop),
+            classes: Tracked::start(client, all(), stop),
         }
     }
 }

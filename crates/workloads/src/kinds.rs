@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mainstay_control::projection;
+use mainstay_semantics::node_affinity::NodeSelector;
 use mainstay_semantics::selector::LabelSelector;
 use mainstay_semantics::toleration::{Taint, Toleration};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,7 @@ pub struct PodSpec {
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
     pub containers: Vec<Container>,
+    pub affinity: Value,
 }
 
 /// A container's named ports.
@@ -259,6 +261,10 @@ pub struct NodeSpec {
     pub taints: Vec<NodeTaint>,
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+    #[serde(rename = "providerID")]
+    pub provider_id: String,
 }
 
 /// A taint with the time since when it holds.
@@ -276,6 +282,16 @@ pub struct NodeTaint {
 #[serde(default)]
 pub struct NodeStatus {
     pub conditions: Vec<Condition>,
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// One of a node's addresses.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub address: String,
 }
 
 projection! {
@@ -518,4 +534,141 @@ pub struct StatefulSetStatus {
     pub update_revision: String,
     pub observed_generation: i64,
     pub collision_count: i32,
+}
+
+projection! {
+    /// A DaemonSet.
+    pub struct DaemonSet = "apps" "v1" "DaemonSet" "daemonsets" namespaced {
+        pub spec: DaemonSetSpec,
+        pub status: DaemonSetStatus,
+    }
+}
+
+/// See [`DaemonSet`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetSpec {
+    pub selector: LabelSelector,
+    pub template: Value,
+    pub min_ready_seconds: i32,
+    pub update_strategy: Strategy,
+    pub revision_history_limit: Option<i32>,
+}
+
+/// See [`DaemonSet`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetStatus {
+    pub current_number_scheduled: i32,
+    pub number_misscheduled: i32,
+    pub desired_number_scheduled: i32,
+    pub number_ready: i32,
+    pub observed_generation: i64,
+    pub updated_number_scheduled: i32,
+    pub number_available: i32,
+    pub number_unavailable: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collision_count: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+projection! {
+    /// One state of a template, numbered.
+    pub struct ControllerRevision = "apps" "v1" "ControllerRevision" "controllerrevisions" namespaced {
+        pub data: Value,
+        pub revision: i64,
+    }
+}
+
+projection! {
+    /// A claim of storage.
+    pub struct PersistentVolumeClaim = "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims" namespaced {
+        pub spec: ClaimSpec,
+        pub status: ClaimStatus,
+    }
+}
+
+/// See [`PersistentVolumeClaim`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSpec {
+    pub access_modes: Vec<String>,
+    pub selector: Option<LabelSelector>,
+    pub resources: ClaimResources,
+    pub volume_name: Option<String>,
+    pub storage_class_name: Option<String>,
+    pub volume_mode: Option<String>,
+}
+
+/// What a claim asks for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimResources {
+    pub requests: BTreeMap<String, String>,
+}
+
+/// See [`PersistentVolumeClaim`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClaimStatus {
+    pub phase: String,
+}
+
+projection! {
+    /// The older form of a Service's endpoints.
+    pub struct Endpoints = "" "v1" "Endpoints" "endpoints" namespaced {
+        pub subsets: Vec<Value>,
+    }
+}
+
+projection! {
+    /// A piece of storage.
+    pub struct PersistentVolume = "" "v1" "PersistentVolume" "persistentvolumes" cluster {
+        pub spec: VolumeSpec,
+        pub status: VolumeStatus,
+    }
+}
+
+/// See [`PersistentVolume`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSpec {
+    pub capacity: BTreeMap<String, String>,
+    pub access_modes: Vec<String>,
+    pub claim_ref: Option<ClaimReference>,
+    pub storage_class_name: Option<String>,
+    pub volume_mode: Option<String>,
+    pub node_affinity: VolumeAffinity,
+}
+
+/// The claim that a volume is kept for; without a uid whichever comes by this name.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ClaimReference {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// Where a volume can be reached.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeAffinity {
+    pub required: Option<NodeSelector>,
+}
+
+/// See [`PersistentVolume`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VolumeStatus {
+    pub phase: String,
+}
+
+projection! {
+    /// A kind of storage.
+    pub struct StorageClass = "storage.k8s.io" "v1" "StorageClass" "storageclasses" cluster {
+        pub provisioner: String,
+        pub volume_binding_mode: String,
+    }
 }

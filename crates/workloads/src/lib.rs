@@ -8,6 +8,7 @@ mod aggregation;
 mod certificates;
 mod context;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -21,8 +22,12 @@ mod owner;
 mod pods;
 mod replicaset;
 mod resources;
+mod revision;
+mod route;
+mod statefulset;
 #[cfg(test)]
 mod testing;
+mod volume;
 
 use std::sync::Arc;
 
@@ -41,6 +46,8 @@ pub struct Config {
     pub signer: Option<Arc<dyn Sign>>,
     /// The range that nodes' pod ranges are cut from; `None` leaves nodes without.
     pub pod_cidr: Option<ipnet::IpNet>,
+    /// The network that carries pods' packets between nodes; `None` where it needs no routes or somebody else sets them.
+    pub routes: Option<Arc<dyn Routes>>,
     /// When nodes count as lost, and how fast their pods are evicted.
     pub node_health: node::Health,
 }
@@ -61,6 +68,7 @@ impl Handle {
 
 pub use certificates::{CertificateUse, Sign};
 pub use node::Health as NodeHealth;
+pub use route::{Route, Routes};
 
 /// Starts all controllers; they end with `shutdown`. The client's user needs the rights of ClusterRole
 /// `system:mainstay:controllers` and those of garbage collection: delete and patch everything.
@@ -79,6 +87,7 @@ pub fn start(
         namespace::start,
         account::start,
         endpoints::start,
+        endpoints::mirror::start,
         node::start,
         garbage::start,
         aggregation::start,
@@ -86,6 +95,10 @@ pub fn start(
         ipam::start,
         disruption::start,
         cronjob::start,
+        route::start,
+        daemonset::start,
+        statefulset::start,
+        volume::start,
     ];
     let tasks = controllers
         .into_iter()

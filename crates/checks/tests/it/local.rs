@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::tools::{Said, apply, kubectl, mainstay, run, try_kubectl, wait};
@@ -24,22 +25,28 @@ spec:
         command: [sh, -c, 'echo hello from $HOSTNAME; exec sleep 100000']
 ";
 
-/// The installation of this test; undone when the test ends, however it ends.
-struct Installation {
-    folder: PathBuf,
+/// One installation at a time: they share the folder with the composed image, ports and bridge.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The installation of one test; undone when the test ends, however it ends.
+pub struct Installation {
+    pub folder: PathBuf,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Installation {
     /// Kept between runs below the build folder, so that the image is composed once.
-    fn new() -> Self {
+    pub fn new() -> Self {
+        // A test that failed has undone its installation all the same.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
         std::fs::create_dir_all(&folder).expect("the build folder is writable");
-        let installation = Installation { folder };
+        let installation = Installation { folder, _turn: turn };
         installation.down();
         installation
     }
 
-    fn up(&self) -> Said {
+    pub fn up(&self) -> Said {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/local");
         run(self.command("up").arg("-f").arg(examples).args([
             "--listen",
@@ -53,7 +60,7 @@ impl Installation {
         ]))
     }
 
-    fn down(&self) -> Said {
+    pub fn down(&self) -> Said {
         run(self.command("down").arg("--yes"))
     }
 
@@ -72,7 +79,7 @@ impl Installation {
     }
 
     /// Writes the workload cluster's kubeconfig and tells where.
-    fn demo(&self) -> PathBuf {
+    pub fn demo(&self) -> PathBuf {
         let said = run(self.command("kubeconfig").arg("demo"));
         assert!(said.well, "{}", said.err);
         let file = self.folder.join("demo.kubeconfig");
@@ -90,7 +97,7 @@ impl Drop for Installation {
     }
 }
 
-fn ready_nodes(demo: &Path) -> usize {
+pub fn ready_nodes(demo: &Path) -> usize {
     let template = r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
     let said = try_kubectl(demo, &["get", "nodes", "-o", template]);
     said.out.lines().filter(|line| *line == "True").count()

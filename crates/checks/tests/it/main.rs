@@ -3,5 +3,6 @@
 #![allow(clippy::disallowed_methods)] // a test starts the binary and kubectl, and waits with a limit
 
 mod local;
+mod network;
 mod server;
 mod tools;

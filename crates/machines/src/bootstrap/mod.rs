@@ -18,7 +18,7 @@ use mainstay_api::{
     ComputeNode, NodeConfig, NodeJoin,
     bootstrap::BootstrapInitialization,
     conditions::{condition, reasons, set, types},
-    join,
+    join::{self, NodeNetwork},
 };
 use mainstay_capi::{CLUSTER_NAME_LABEL, Cluster, Machine, SECRET_TYPE};
 use mainstay_control::{Error, ObjectKey, Requeue, error::is_conflict, write};
@@ -247,8 +247,24 @@ fn document(seen: &Seen, access: &ClusterAccess, token: String, expires_at: Time
         taints: node.taints.clone(),
         kubelet_configuration: node.kubelet_configuration.clone(),
         sysctls: node.sysctls.clone(),
+        network: network(&seen.cluster),
         expires_at,
     }
+}
+
+/// Nodes make the network of hosted clusters; elsewhere the cluster's add-ons do.
+fn network(cluster: &Cluster) -> Option<NodeNetwork> {
+    let network = &cluster.spec.cluster_network;
+    let services = network.services.cidr_blocks.first()?;
+    let hosted = cluster.spec.control_plane_ref.kind == "HostedControlPlane";
+    let address = join::dns_address(services).filter(|_| hosted)?;
+    let domain = Some(network.service_domain.clone()).filter(|domain| !domain.is_empty());
+    Some(NodeNetwork {
+        pod_ranges: network.pods.cidr_blocks.clone(),
+        service_ranges: network.services.cidr_blocks.clone(),
+        cluster_dns: address.to_string(),
+        cluster_domain: domain.unwrap_or_else(|| "cluster.local".into()),
+    })
 }
 
 async fn make_secret(ctx: &Context, seen: &Seen, name: &str, document: &NodeJoin) -> Result<(), Error> {

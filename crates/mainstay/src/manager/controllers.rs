@@ -1,10 +1,13 @@
 //! What runs beside every API server: built-in controllers, scheduler, tenancy.
 
+use std::sync::Arc;
+
 use mainstay_apiserver::UserInfo;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::CancellationToken;
 use mainstay_controlplane::ControlPlane;
+use mainstay_workloads::Routes;
 
 /// Starts them with their own identities; they end with `stop`.
 ///
@@ -13,6 +16,7 @@ use mainstay_controlplane::ControlPlane;
 pub fn start(
     plane: &ControlPlane,
     pods: Option<&str>,
+    routes: Option<Arc<dyn Routes>>,
     clock: SharedClock,
     stop: &CancellationToken,
 ) -> Result<(), String> {
@@ -25,6 +29,7 @@ pub fn start(
         ca_pem: plane.ca_pem().to_string(),
         signer: Some(plane.certificates().authority().clone()),
         pod_cidr: pods.map(range).transpose()?,
+        routes,
         ..Default::default()
     };
     mainstay_workloads::start(

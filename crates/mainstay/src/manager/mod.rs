@@ -1,8 +1,10 @@
 //! The background process that `up` starts: management plane, providers, images, fleet, dashboard.
 
 mod controllers;
+mod dns;
 mod images;
 mod planes;
+mod routes;
 pub mod state;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -55,7 +57,7 @@ async fn manage(args: &ManageArgs) -> Outcome {
         Arc::new(EmbeddedEngine::open(&layout.store(), clock.clone()).map_err(failed)?);
     let (gateway, prefix) = bridge(&args.bridge)?;
     let plane = management_plane(args, &layout, engine.clone(), gateway, clock.clone()).await?;
-    controllers::start(&plane, None, clock.clone(), &stop)
+    controllers::start(&plane, None, None, clock.clone(), &stop)
         .map_err(|problem| Failure::new("MS-SRV-0001", problem))?;
     let kinds = mainstay_api::crds().into_iter().chain(mainstay_capi::crds());
     install_kinds(&plane.client(UserInfo::admin()), kinds)
@@ -72,6 +74,7 @@ async fn manage(args: &ManageArgs) -> Outcome {
         address: IpAddr::V4(gateway),
         clock: clock.clone(),
         management: plane.client(UserInfo::component("system:mainstay:autoscaler")),
+        routes: Arc::new(routes::LocalRoutes(provider.clone())),
         stop: stop.clone(),
         running: Default::default(),
     });
@@ -203,7 +206,7 @@ async fn local_provider(
         instance: instance(&layout.root),
         bridge,
         uplink: true,
-        dns: Vec::new(),
+        dns: dns::servers_for_machines(),
         images,
         trees: Arc::new(move |commit| trees.deploy(commit).map_err(|error| chain(&error))),
         ledger: Arc::new(Ledger::open(&layout.ledger()).map_err(failed)?),

@@ -17,6 +17,7 @@ use mainstay_controlplane::{Config, ControlPlane};
 use mainstay_fleet::{PlaneError, PlaneHost, PlaneRequest, RunningPlane};
 use mainstay_machines::ClusterAccess;
 use mainstay_store::Engine;
+use mainstay_workloads::Routes;
 use tokio::sync::Mutex;
 
 use crate::commands::version;
@@ -36,6 +37,8 @@ pub struct Planes {
     pub clock: SharedClock,
     /// The management cluster, for the autoscalers.
     pub management: Client,
+    /// The machines' network.
+    pub routes: Arc<dyn Routes>,
     /// Ends everything.
     pub stop: CancellationToken,
     /// The planes that run.
@@ -72,7 +75,12 @@ impl Planes {
         super::install_kinds(&plane.client(UserInfo::admin()), tenants)
             .await
             .map_err(failed)?;
-        super::controllers::start(&plane, Some(&request.pods), self.clock.clone(), &stop).map_err(failed)?;
+        super::dns::ensure(&plane.client(UserInfo::admin()), &request.services)
+            .await
+            .map_err(failed)?;
+        let routes = Some(self.routes.clone());
+        super::controllers::start(&plane, Some(&request.pods), routes, self.clock.clone(), &stop)
+            .map_err(failed)?;
         let shown = self.describe(&plane, request)?;
         self.start_autoscaler(&plane, &request.key, &stop);
         Ok(Hosted { plane, stop, shown })

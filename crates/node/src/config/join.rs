@@ -35,8 +35,26 @@ pub struct NodeConfig {
     pub kubelet_configuration: serde_json::Value,
     /// Kernel settings that must hold before the node is ready.
     pub sysctls: BTreeMap<String, String>,
+    /// The cluster's network, which this node then makes its part of: routes out, Services, names. Absent on clusters
+    /// where add-ons do that.
+    pub network: Option<ClusterNetwork>,
     /// RFC 3339 time after which the token is refused.
     pub expires_at: Option<String>,
+}
+
+/// What a node must know of its cluster's network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterNetwork {
+    /// Ranges of all pods.
+    pub pod_ranges: Vec<String>,
+    /// Ranges of Services.
+    pub service_ranges: Vec<String>,
+    /// The address at which this node answers names.
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: String,
+    /// Domain of cluster names.
+    pub cluster_domain: String,
 }
 
 impl NodeConfig {

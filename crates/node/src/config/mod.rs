@@ -4,7 +4,7 @@ pub mod duration;
 pub mod join;
 pub mod kubelet;
 
-pub use join::NodeConfig;
+pub use join::{ClusterNetwork, NodeConfig};
 pub use kubelet::KubeletConfiguration;
 
 /// Why a configuration was not accepted.

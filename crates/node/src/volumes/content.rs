@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
+    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
 };
 
 use super::atomic::{File, Files};
@@ -23,6 +23,8 @@ pub struct Objects {
     pub binary: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// Tokens by (audience, lifetime).
     pub tokens: BTreeMap<TokenKey, String>,
+    /// Where the volumes of claims are on this machine, or why they are not.
+    pub claims: BTreeMap<String, Result<HostPathVolumeSource, String>>,
 }
 
 /// What identifies a service-account token of a pod: audience and lifetime in seconds.

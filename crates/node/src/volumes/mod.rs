@@ -74,6 +74,8 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
         Some("kubernetes.io~projected")
     } else if volume.downward_api.is_some() {
         Some("kubernetes.io~downward-api")
+    } else if volume.persistent_volume_claim.is_some() {
+        Some("kubernetes.io~local-volume")
     } else {
         None
     }
@@ -123,6 +125,9 @@ fn set_up_one(root: &Path, pod: &Pod, volume: &Volume, objects: &Objects) -> Res
     if let Some(host) = &volume.host_path {
         return check_host_path(&volume.name, host);
     }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return link_claim(&volume.name, &path, objects.claims.get(&claim.claim_name));
+    }
     if let Some(empty) = &volume.empty_dir {
         let in_memory = empty.medium.as_deref() == Some("Memory");
         let limit = empty
@@ -137,6 +142,36 @@ fn set_up_one(root: &Path, pod: &Pod, volume: &Volume, objects: &Objects) -> Res
         why,
     })?;
     write_content(pod, volume, &path, payload)
+}
+
+/// Leads to the volume of a claim. A link, not a mount: what is removed with the pod is the link alone.
+fn link_claim(
+    volume: &str,
+    path: &Path,
+    source: Option<&Result<HostPathVolumeSource, String>>,
+) -> Result<(), VolumeError> {
+    let wrong = |why: String| VolumeError::Content {
+        volume: volume.to_owned(),
+        why,
+    };
+    let source = match source {
+        Some(Ok(source)) => source,
+        Some(Err(why)) => return Err(wrong(why.clone())),
+        None => return Err(wrong("its claim has not been read".to_owned())),
+    };
+    check_host_path(volume, source)?;
+    if std::fs::read_link(path).is_ok_and(|target| target == Path::new(&source.path)) {
+        return Ok(());
+    }
+    let make = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(&source.path, path)
+    };
+    make().map_err(file_error(volume, path))
 }
 
 fn write_content(pod: &Pod, volume: &Volume, path: &Path, payload: Payload) -> Result<(), VolumeError> {
@@ -247,7 +282,8 @@ pub fn tear_down(root: &Path, uid: &str) -> io::Result<()> {
     let volumes = dir.join("volumes");
     for plugin in std::fs::read_dir(&volumes).into_iter().flatten().flatten() {
         for volume in std::fs::read_dir(plugin.path()).into_iter().flatten().flatten() {
-            if is_mount_point(&volume.path()) {
+            // The volume of a claim is a link to what outlives the pod.
+            if !volume.path().is_symlink() && is_mount_point(&volume.path()) {
                 rustix::mount::unmount(volume.path(), UnmountFlags::empty())?;
             }
         }
@@ -327,7 +363,11 @@ pub fn mounts(
         mounts.push(v1::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: source.display().to_string(),
-            readonly: mount.read_only == Some(true),
+            readonly: mount.read_only == Some(true)
+                || volume
+                    .persistent_volume_claim
+                    .as_ref()
+                    .is_some_and(|claim| claim.read_only == Some(true)),
             propagation: propagation(mount),
             ..Default::default()
         });
@@ -359,6 +399,40 @@ mod tests {
             sub_path(&base, "link").expect_err("outside"),
             "subPath \"link\" leads outside the volume"
         );
+    }
+
+    #[test]
+    fn the_volume_of_a_claim_outlives_the_pod() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (root, data) = (dir.path().join("kubelet"), dir.path().join("data"));
+        std::fs::create_dir(&data).expect("made");
+        std::fs::write(data.join("kept"), "x").expect("written");
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "uid": "u1"},
+            "spec": {"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]},
+        }))
+        .expect("valid");
+        let mut objects = Objects::default();
+        objects
+            .claims
+            .insert("c".into(), Err("persistentvolumeclaim \"c\" is not bound".into()));
+        let error = set_up(&root, &pod, &objects).expect_err("it is not bound");
+        assert!(error.to_string().ends_with("is not bound"), "{error}");
+        let source = HostPathVolumeSource {
+            path: data.display().to_string(),
+            type_: Some("Directory".into()),
+        };
+        objects.claims.insert("c".into(), Ok(source));
+        set_up(&root, &pod, &objects).expect("set up");
+        set_up(&root, &pod, &objects).expect("set up again");
+        let link = host_path(
+            &root,
+            "u1",
+            &pod.spec.as_ref().expect("set").volumes.as_ref().expect("set")[0],
+        );
+        assert!(link.expect("a place").join("kept").exists());
+        tear_down(&root, "u1").expect("gone");
+        assert!(data.join("kept").exists() && !pod_dir(&root, "u1").exists());
     }
 
     #[test]

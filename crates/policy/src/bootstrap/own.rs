@@ -103,6 +103,8 @@ pub(super) const ROLES: &[Role] = &[
         read discovery.k8s.io endpointslices
         read networking.k8s.io networkpolicies,ingresses
         create,patch,update core,events.k8s.io events"),
+    // Nodes translate Services themselves; Services they may read as system:node.
+    role("system:mainstay:node-network", "list,watch discovery.k8s.io endpointslices"),
     role("system:mainstay:dashboard", "
         read core nodes,namespaces,events,pods,services
         read apps deployments,daemonsets,replicasets,statefulsets
@@ -130,6 +132,7 @@ pub(super) const BINDINGS: &[Binding] = &[
     bind("system:mainstay:autoscaler", "User:system:mainstay:autoscaler"),
     bind("system:mainstay:tenancy", "User:system:mainstay:tenancy"),
     bind("system:mainstay:services", "User:system:mainstay:services"),
+    bind("system:mainstay:node-network", "Group:system:nodes"),
     bind("system:mainstay:dashboard", "User:system:mainstay:dashboard"),
     bind("system:mainstay:addons", "User:system:mainstay:addons"),
     Binding {

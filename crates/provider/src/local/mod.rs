@@ -20,6 +20,8 @@ use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
 use mainstay_host::cgroup::Hierarchies;
 use mainstay_host::ledger::{Item, Ledger};
+use mainstay_host::network;
+pub use mainstay_host::network::Route;
 
 pub use facts::{FACTS, IMAGES, MachineFacts, NODE_CONFIG};
 use record::{Files, Record};
@@ -138,6 +140,40 @@ impl LocalProvider {
             Ok(machines
                 .flat_map(|machine| machine.image.commits().cloned().collect::<Vec<_>>())
                 .collect())
+        })
+        .await
+    }
+
+    /// The routes over the machines' bridge to ranges behind machines.
+    pub async fn routes(&self) -> Result<Vec<Route>> {
+        self.on_bridge("list routes", network::routes).await
+    }
+
+    /// Leads a range of addresses to the machine that has it. The route goes with the bridge, which the ledger knows.
+    ///
+    /// # Errors
+    /// Also when this computer has a route to the very range already, for example of another installation.
+    pub async fn add_route(&self, route: Route) -> Result<()> {
+        self.on_bridge("add a route", move |bridge| network::add_route(bridge, &route))
+            .await
+    }
+
+    /// Removes such a route; a missing one is no error.
+    pub async fn remove_route(&self, route: Route) -> Result<()> {
+        self.on_bridge("remove a route", move |bridge| {
+            network::remove_route(bridge, &route)
+        })
+        .await
+    }
+
+    async fn on_bridge<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&str) -> mainstay_host::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let bridge = self.inner.config.bridge_name();
+        blocking(operation, "local", move || {
+            work(&bridge).map_err(machine::host_error(operation, "this computer"))
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! EndpointSlice: keeps the addresses behind each Service with a selector. Watches Services, pods, nodes (zones) and
 //! slices; alone writes the slices it manages.
 
+pub(crate) mod mirror;
 mod plan;
 
 use std::sync::Arc;

@@ -30,6 +30,7 @@ pub async fn world() -> World {
         ca_pem: "pem".into(),
         signer: Some(authority.clone()),
         pod_cidr: Some("10.244.0.0/16".parse().expect("a range")),
+        routes: None,
         node_health: NodeHealth {
             grace: Duration::from_secs(2),
             period: Duration::from_millis(200),
