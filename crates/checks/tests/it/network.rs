@@ -114,6 +114,7 @@ fn pods_reach_services_by_name_across_nodes_and_the_api_from_within() {
     nodes_have_the_port(&demo, &names);
     the_api_is_reached_from_within(&demo);
     an_endpoint_that_is_gone_is_refused(&demo);
+    crate::controllers::daemons_and_numbered_pods_run(&demo, &installation.folder);
     let said = installation.down();
     assert!(said.well, "down: {}", said.err);
     let routes = std::fs::read_to_string("/proc/net/route").expect("/proc is there");
@@ -136,10 +137,10 @@ fn names_lead_across_nodes(demo: &Path) {
         "http://web/",
         "http://headless:8080/",
     ] {
-        eventually(demo, "client", &format!("wget -T 3 -qO- {url}"), serves);
+        eventually(demo, "client", &format!("timeout 3 wget -qO- {url}"), serves);
     }
     // A pod reaches its own Service: the way back leads through the node.
-    eventually(demo, "server", "wget -T 3 -qO- http://web/", serves);
+    eventually(demo, "server", "timeout 3 wget -qO- http://web/", serves);
     let address = kubectl(
         demo,
         &["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"],
@@ -163,18 +164,30 @@ fn nodes_have_the_port(demo: &Path, names: &[String]) {
     }
 }
 
+/// A real client finds the API by its environment, trusts it by the pod's CA and shows the pod's token.
 fn the_api_is_reached_from_within(demo: &Path) {
-    let account = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let ask = format!(
-        "wget -T 5 -qO- --no-check-certificate --header \"Authorization: Bearer $(cat {account}/token)\" \
-         https://kubernetes.default.svc/version"
-    );
-    eventually(demo, "client", &ask, |said| said.out.contains("gitVersion"));
+    let path = std::env::var_os("PATH").expect("PATH is set");
+    let kubectl = std::env::split_paths(&path)
+        .map(|folder| folder.join("kubectl"))
+        .find(|file| file.is_file())
+        .expect("kubectl is installed");
+    let said = std::process::Command::new("kubectl")
+        .arg("--kubeconfig")
+        .arg(demo)
+        .args(["exec", "-i", "client", "--", "sh", "-c"])
+        .arg("cat > /tmp/kubectl && chmod +x /tmp/kubectl")
+        .stdin(std::fs::File::open(kubectl).expect("kubectl can be read"))
+        .output()
+        .expect("kubectl can be started");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    eventually(demo, "client", "/tmp/kubectl auth whoami", |said| {
+        said.out.contains("system:serviceaccount:default:default")
+    });
 }
 
 fn an_endpoint_that_is_gone_is_refused(demo: &Path) {
     kubectl(demo, &["delete", "pod", "server", "--wait=true"]);
-    eventually(demo, "client", "wget -T 3 -qO- http://web/ 2>&1", |said| {
+    eventually(demo, "client", "timeout 3 wget -qO- http://web/ 2>&1", |said| {
         said.out.contains("refused")
     });
     eventually(
