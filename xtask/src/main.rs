@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod generate;
+mod licences;
 mod metrics;
 mod source;
 mod tidy;

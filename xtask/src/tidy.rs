@@ -1,4 +1,5 @@
-//! The house rules that no other tool checks: crate layers, banned calls, module docs, stale generated files.
+//! The house rules that no other tool checks: crate layers, banned calls, module docs, licences, stale
+//! generated files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,6 +70,7 @@ pub fn run(root: &Path) -> Result<bool> {
     problems.extend(sources.iter().flat_map(banned_calls));
     problems.extend(sources.iter().filter_map(missing_module_doc));
     problems.extend(banned_packages(root)?);
+    problems.extend(crate::licences::problems(root)?);
     problems.extend(crate::generate::stale(root)?);
     problems.sort();
     problems.iter().for_each(|problem| println!("{problem}"));

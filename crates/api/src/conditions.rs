@@ -120,9 +120,72 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == "True")
 }
 
+/// How the names of condition types end that are named after a good state.
+const GOOD: [&str; 17] = [
+    "Ready",
+    "Passed",
+    "Reachable",
+    "Provisioned",
+    "Valid",
+    "UpToDate",
+    "Available",
+    "Initialized",
+    "Composed",
+    "Healthy",
+    "Succeeded",
+    "Scheduled",
+    "Synced",
+    "Allowed",
+    "Created",
+    "Remediated",
+    "ReadyToStartContainers",
+];
+/// Types that tell of something under way, which is neither good nor bad.
+const NEUTRAL: [&str; 8] = [
+    "RollingOut",
+    "Progressing",
+    "Paused",
+    "Updating",
+    "Deleting",
+    "ScalingUp",
+    "ScalingDown",
+    "Remediating",
+];
+
+/// Tells whether a condition says that something is not as it should be. Types named after a good state (`Ready`,
+/// `PodScheduled`) are bad unless True; others (`KernelDeadlock`, `MemoryPressure`) are bad when True.
+pub fn is_bad(kind: &str, status: &str) -> bool {
+    if NEUTRAL.contains(&kind) {
+        return false;
+    }
+    match GOOD.iter().any(|ending| kind.ends_with(ending)) {
+        true => status != "True",
+        false => status == "True",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bad_is_told_by_what_a_type_is_named_after() {
+        for (kind, status, bad) in [
+            ("Ready", "True", false),
+            ("Ready", "Unknown", true),
+            ("ComputeNodeProbePassed", "False", true),
+            ("MemoryPressure", "False", false),
+            ("MemoryPressure", "Unknown", false),
+            ("KernelDeadlock", "True", true),
+            ("KubeletUnhealthy", "True", true),
+            ("NetworkUnavailable", "False", false),
+            ("PodReadyToStartContainers", "True", false),
+            ("RollingOut", "True", false),
+            ("Deleting", "False", false),
+        ] {
+            assert_eq!(is_bad(kind, status), bad, "{kind}={status}");
+        }
+    }
 
     #[test]
     fn transition_time_moves_only_when_the_status_changes() {

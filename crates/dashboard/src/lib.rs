@@ -2,6 +2,6 @@
 
 mod page;
 mod serve;
-mod view;
+pub mod view;
 
-pub use serve::{Error, serve};
+pub use serve::{Error, serve, serve_on};

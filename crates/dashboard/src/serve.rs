@@ -15,7 +15,9 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use futures::Stream;
 use kube::Client;
-use mainstay_api::{ComputeNode, DataCenter, Host, NodePool, Rack, Zone};
+use mainstay_api::{
+    BreakFixTicket, ClusterDeployment, ComputeNode, DataCenter, Host, NodePool, OSImage, Rack, Repair, Zone,
+};
 use mainstay_control::{Cache, CancellationToken, Projection, Scope};
 use tokio::sync::watch;
 
@@ -26,6 +28,18 @@ use crate::view::{Objects, View, view};
 const GATHER: Duration = Duration::from_millis(250);
 /// The cookie that holds the session token.
 const COOKIE: &str = "mainstay-session";
+/// Nothing but this server's own script and style; no inline code, no frames, no forms.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+/// On every answer.
+const HEADERS: [(header::HeaderName, &str); 4] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+/// The version of the JSON twin of the page.
+const API_VERSION: &str = "dashboard.mainstay.dev/v1";
 
 /// Why the dashboard does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +55,7 @@ pub struct Error {
 struct App {
     token: String,
     view: watch::Receiver<View>,
+    stop: CancellationToken,
 }
 
 struct Caches {
@@ -50,6 +65,10 @@ struct Caches {
     hosts: Cache<Host>,
     machines: Cache<ComputeNode>,
     pools: Cache<NodePool>,
+    clusters: Cache<ClusterDeployment>,
+    images: Cache<OSImage>,
+    repairs: Cache<Repair>,
+    tickets: Cache<BreakFixTicket>,
 }
 
 impl Caches {
@@ -71,6 +90,10 @@ impl Caches {
             hosts: one(client, stop, changed),
             machines: one(client, stop, changed),
             pools: one(client, stop, changed),
+            clusters: one(client, stop, changed),
+            images: one(client, stop, changed),
+            repairs: one(client, stop, changed),
+            tickets: one(client, stop, changed),
         }
     }
 
@@ -85,6 +108,10 @@ impl Caches {
             hosts: all(&self.hosts),
             machines: all(&self.machines),
             pools: all(&self.pools),
+            clusters: all(&self.clusters),
+            images: all(&self.images),
+            repairs: all(&self.repairs),
+            tickets: all(&self.tickets),
         }
     }
 }
@@ -101,6 +128,19 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let failed = |source| Error { address, source };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    serve_on(listener, token, client, stop).await.map_err(failed)
+}
+
+/// The same on a listener that is there already.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_on(
+    listener: tokio::net::TcpListener,
+    token: &str,
+    client: Client,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let changed = Arc::new(tokio::sync::Notify::new());
     let caches = Caches::start(&client, &stop, &changed);
     let (send, receive) = watch::channel(View::default());
@@ -108,16 +148,30 @@ pub async fn serve(
     let app = Arc::new(App {
         token: token.into(),
         view: receive,
+        stop: stop.clone(),
     });
     let router = Router::new()
         .route("/", get(index))
+        .route("/view.json", get(document))
+        .route("/style.css", get(asset(page::STYLE, "text/css; charset=utf-8")))
+        .route(
+            "/app.js",
+            get(asset(page::SCRIPT, "text/javascript; charset=utf-8")),
+        )
         .route("/events", get(events))
         .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app);
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
-        .map_err(failed)
+}
+
+/// Answers with a text that never changes.
+fn asset(
+    text: &'static str,
+    kind: &'static str,
+) -> impl Fn() -> std::future::Ready<([(header::HeaderName, &'static str); 1], &'static str)> + Clone {
+    move || std::future::ready(([(header::CONTENT_TYPE, kind)], text))
 }
 
 async fn keep_fresh(
@@ -145,11 +199,25 @@ async fn index(State(app): State<Arc<App>>) -> Html<String> {
     Html(page::page(&app.view.borrow()))
 }
 
+/// What the page shows, for programs.
+async fn document(State(app): State<Arc<App>>) -> Response {
+    let view = serde_json::to_value(&*app.view.borrow()).unwrap_or_default();
+    let document = serde_json::json!({"apiVersion": API_VERSION, "kind": "View", "view": view});
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, document.to_string()).into_response()
+}
+
+/// The present state at once, then each new one, until the server stops.
 async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let stream = futures::stream::unfold(app.view.clone(), |mut view| async move {
-        view.changed().await.ok()?;
+    let (mut view, stop) = (app.view.clone(), app.stop.clone());
+    view.mark_changed();
+    let stream = futures::stream::unfold((view, stop), |(mut view, stop)| async move {
+        tokio::select! {
+            changed = view.changed() => changed.ok()?,
+            () = stop.cancelled() => return None,
+        }
         let text = page::live(&view.borrow_and_update()).into_string();
-        Some((Ok(Event::default().data(text)), view))
+        Some((Ok(Event::default().data(text)), (view, stop)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
@@ -158,19 +226,19 @@ async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<Ev
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let query = request.uri().query().unwrap_or_default();
     let shown = query.split('&').find_map(|pair| pair.strip_prefix("token="));
-    if shown.is_some_and(|shown| same(shown, &app.token)) {
-        return enter(&app.token);
-    }
-    if !cookie(request.headers()).is_some_and(|shown| same(shown, &app.token)) {
+    let mut response = if shown.is_some_and(|shown| same(shown, &app.token)) {
+        enter(&app.token)
+    } else if cookie(request.headers()).is_some_and(|shown| same(shown, &app.token)) {
+        next.run(request).await
+    } else {
         let text = "This page needs the token that `mainstay up` and `mainstay status` print.\n";
-        return (StatusCode::UNAUTHORIZED, text).into_response();
+        (StatusCode::UNAUTHORIZED, text).into_response()
+    };
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
-    let mut response = next.run(request).await;
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }
 

@@ -1,6 +1,7 @@
 //! The fleet: inventory, provisioning, node pools, whole clusters, hosted control planes, images and probes.
 //! [`start`] starts these controllers together with those of `machines` and `repair`.
 
+pub mod admission;
 pub mod cluster;
 pub mod compute;
 pub mod config;

@@ -1,6 +1,9 @@
 //! Checks a ClusterDeployment against itself and the inventory, before anything is made. Pure: used at
 //! admission, by the controller and by preflight alike.
 
+pub mod schema;
+pub mod set;
+
 use ipnet::IpNet;
 use kube::ResourceExt;
 use mainstay_api::{ClusterDeployment, Host, HostState, NodePoolSpec, SKU_LABEL, cluster::ControlPlaneType};
@@ -10,22 +13,99 @@ use mainstay_machines::{objects::selector, rules::version::Version};
 const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
 
+/// Which rule is broken; each has a stable id that `mainstay explain` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// A value of the wrong form, or one that contradicts another.
+    Value,
+    /// A kind or version that nothing serves.
+    Kind,
+    /// A field that the kind does not have, misses, or has with another type.
+    Form,
+    /// A SKU that no host has.
+    Sku,
+    /// Address ranges that overlap.
+    Overlap,
+    /// More machines than hosts or addresses.
+    Capacity,
+    /// An OSImage that does not exist.
+    Image,
+    /// A reference to something else that does not exist.
+    Reference,
+    /// Two objects that claim the same name or place.
+    Twice,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Rule; 9] = [
+        Rule::Value,
+        Rule::Kind,
+        Rule::Form,
+        Rule::Sku,
+        Rule::Overlap,
+        Rule::Capacity,
+        Rule::Image,
+        Rule::Reference,
+        Rule::Twice,
+    ];
+
+    /// The id that messages carry.
+    pub fn id(self) -> &'static str {
+        match self {
+            Rule::Value => "MS-CFG-0002",
+            Rule::Kind => "MS-CFG-0004",
+            Rule::Form => "MS-CFG-0005",
+            Rule::Sku => "MS-CFG-0010",
+            Rule::Overlap => "MS-CFG-0011",
+            Rule::Capacity => "MS-CFG-0012",
+            Rule::Image => "MS-CFG-0013",
+            Rule::Reference => "MS-CFG-0014",
+            Rule::Twice => "MS-CFG-0015",
+        }
+    }
+}
+
 /// One thing that is wrong, with the field it is wrong in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct FieldError {
+    /// The rule it breaks.
+    pub rule: Rule,
     /// Path of the field.
     pub field: String,
     /// What was expected.
     pub message: String,
 }
 
-fn wrong(field: impl Into<String>, message: impl Into<String>) -> FieldError {
-    FieldError {
-        field: field.into(),
-        message: message.into(),
+impl FieldError {
+    /// Makes one.
+    pub fn new(rule: Rule, field: impl Into<String>, message: impl Into<String>) -> Self {
+        FieldError {
+            rule,
+            field: field.into(),
+            message: message.into(),
+        }
     }
 }
+
+fn wrong(rule: Rule, field: impl Into<String>, message: impl Into<String>) -> FieldError {
+    FieldError::new(rule, field, message)
+}
+
+/// `; there are: a, b`, so that a misspelt name is seen at once.
+pub(crate) fn known<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: std::collections::BTreeSet<&str> = names.into_iter().collect();
+    let listed: Vec<&str> = names.iter().copied().take(NAMES_SHOWN).collect();
+    match names.len() {
+        0 => "; there are none".into(),
+        count if count > NAMES_SHOWN => format!("; there are {count}, such as {}", listed.join(", ")),
+        _ => format!("; there are: {}", listed.join(", ")),
+    }
+}
+
+/// A message stays one line: so many names are enough to see a slip of the pen.
+const NAMES_SHOWN: usize = 8;
 
 /// What exists besides the object that is checked.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +120,8 @@ pub struct World {
     pub racks: std::collections::BTreeMap<String, String>,
     /// Names of providers.
     pub providers: Vec<String>,
+    /// Networks that clusters must keep away from: what each is, and its range.
+    pub reserved: Vec<(String, IpNet)>,
 }
 
 /// Checks the whole object; empty means it can be built.
@@ -47,12 +129,17 @@ pub fn cluster_deployment(object: &ClusterDeployment, world: &World) -> Vec<Fiel
     let mut errors = Vec::new();
     if Version::parse(&object.spec.version).is_none() {
         errors.push(wrong(
+            Rule::Value,
             "spec.version",
             format!("{:?} is not a version such as v1.36.3", object.spec.version),
         ));
     }
     if object.spec.control_plane.kind != ControlPlaneType::Hosted {
-        errors.push(wrong("spec.controlPlane.type", "only Hosted can be built so far"));
+        errors.push(wrong(
+            Rule::Value,
+            "spec.controlPlane.type",
+            "only Hosted can be built so far",
+        ));
     }
     network(object, world, &mut errors);
     let mut names: Vec<&str> = Vec::new();
@@ -60,6 +147,7 @@ pub fn cluster_deployment(object: &ClusterDeployment, world: &World) -> Vec<Fiel
         let path = format!("spec.nodePools[{index}]");
         if names.contains(&pool.name.as_str()) {
             errors.push(wrong(
+                Rule::Twice,
                 format!("{path}.name"),
                 format!("{:?} is used twice", pool.name),
             ));
@@ -85,6 +173,7 @@ fn parse_range(field: &str, text: &str, errors: &mut Vec<FieldError>) -> Option<
         .filter(|net| net.network() == net.addr());
     if parsed.is_none() {
         errors.push(wrong(
+            Rule::Value,
             field,
             format!("{text:?} is not a network such as 10.244.0.0/16"),
         ));
@@ -105,6 +194,7 @@ fn network(object: &ClusterDeployment, world: &World, errors: &mut Vec<FieldErro
     };
     if overlap(&pods, &services) {
         errors.push(wrong(
+            Rule::Overlap,
             "spec.network.services",
             format!("{services} overlaps with spec.network.pods {pods}"),
         ));
@@ -121,7 +211,18 @@ fn network(object: &ClusterDeployment, world: &World, errors: &mut Vec<FieldErro
             "{pods} has room for {} machines, the pools may have {machines}",
             1_i64 << bits
         );
-        errors.push(wrong("spec.network.pods", message));
+        errors.push(wrong(Rule::Capacity, "spec.network.pods", message));
+    }
+    for (what, range) in &world.reserved {
+        for (field, own) in [("spec.network.pods", &pods), ("spec.network.services", &services)] {
+            if overlap(own, range) {
+                errors.push(wrong(
+                    Rule::Overlap,
+                    field,
+                    format!("{own} overlaps with {range}, {what}"),
+                ));
+            }
+        }
     }
     let same_environment = |other: &&ClusterDeployment| {
         let itself = other.name_any() == object.name_any() && other.namespace() == object.namespace();
@@ -134,6 +235,7 @@ fn network(object: &ClusterDeployment, world: &World, errors: &mut Vec<FieldErro
                 if overlap(own, &range) {
                     let whose = format!("{own} overlaps with {range} of cluster {}", other.name_any());
                     errors.push(wrong(
+                        Rule::Overlap,
                         field,
                         format!("{whose} in environment {}", network.environment),
                     ));
@@ -162,27 +264,45 @@ fn most(pool: &NodePoolSpec) -> i32 {
 
 fn node_pool(path: &str, name: &str, pool: &NodePoolSpec, world: &World, errors: &mut Vec<FieldError>) {
     if pool.image_ref.name.is_empty() {
-        errors.push(wrong(format!("{path}.imageRef.name"), "an OSImage must be named"));
+        errors.push(wrong(
+            Rule::Image,
+            format!("{path}.imageRef.name"),
+            "an OSImage must be named",
+        ));
     } else if !world.images.contains(&pool.image_ref.name) {
-        let message = format!("there is no OSImage {:?} in this namespace", pool.image_ref.name);
-        errors.push(wrong(format!("{path}.imageRef.name"), message));
+        let others = known(world.images.iter().map(String::as_str));
+        let message = format!(
+            "there is no OSImage {:?} in this namespace{others}",
+            pool.image_ref.name
+        );
+        errors.push(wrong(Rule::Image, format!("{path}.imageRef.name"), message));
     }
     if !world.providers.contains(&pool.provider) {
         let known = world.providers.join(", ");
         errors.push(wrong(
+            Rule::Reference,
             format!("{path}.provider"),
             format!("{:?} is not one of: {known}", pool.provider),
         ));
     }
     if let Some(range) = pool.autoscaling.as_ref().filter(|range| range.min > range.max) {
         let message = format!("min {} is greater than max {}", range.min, range.max);
-        errors.push(wrong(format!("{path}.autoscaling"), message));
+        errors.push(wrong(Rule::Value, format!("{path}.autoscaling"), message));
     }
     for zone in &pool.failure_domains.allowed {
         if !world.racks.values().any(|known| known == zone) {
             let message = format!("no rack stands in zone {zone:?}");
-            errors.push(wrong(format!("{path}.failureDomains.allowed"), message));
+            errors.push(wrong(
+                Rule::Reference,
+                format!("{path}.failureDomains.allowed"),
+                message,
+            ));
         }
+    }
+    if let Some(error) = unknown_sku(path, pool, world) {
+        // That no host fits follows from it: one message is enough.
+        errors.push(error);
+        return;
     }
     let usable = world
         .hosts
@@ -199,8 +319,28 @@ fn node_pool(path: &str, name: &str, pool: &NodePoolSpec, world: &World, errors:
         } else {
             "replicas"
         };
-        errors.push(wrong(format!("{path}.{field}"), message));
+        errors.push(wrong(Rule::Capacity, format!("{path}.{field}"), message));
     }
+}
+
+fn unknown_sku(path: &str, pool: &NodePoolSpec, world: &World) -> Option<FieldError> {
+    let wanted = pool.sku_selector.match_labels.as_ref()?.get(SKU_LABEL)?;
+    if world.hosts.iter().any(|host| host.spec.sku == *wanted) {
+        return None;
+    }
+    let others = known(world.hosts.iter().map(|host| host.spec.sku.as_str()));
+    Some(wrong(
+        Rule::Sku,
+        format!("{path}.skuSelector.matchLabels[{SKU_LABEL}]"),
+        format!("no host has SKU {wanted:?}{others}"),
+    ))
+}
+
+/// Checks a NodePool that stands for itself.
+pub fn single_pool(object: &mainstay_api::NodePool, world: &World) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    node_pool("spec", &object.name_any(), &object.spec, world, &mut errors);
+    errors
 }
 
 /// Pools that draw on the same hosts must fit together.
@@ -222,7 +362,7 @@ fn capacity(object: &ClusterDeployment, world: &World, errors: &mut Vec<FieldErr
             "all pools together may have {} machines, {usable} hosts fit",
             largest(object)
         );
-        errors.push(wrong("spec.nodePools", message));
+        errors.push(wrong(Rule::Capacity, "spec.nodePools", message));
     }
 }
 
@@ -274,7 +414,7 @@ mod tests {
             images: vec!["node".into()],
             racks: [("r1".to_string(), "z1".to_string())].into(),
             providers: vec!["sim".into()],
-            others: vec![],
+            ..World::default()
         }
     }
 
@@ -349,6 +489,34 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_sku_is_one_message_with_the_known_ones() {
+        let mut object = cluster("demo");
+        let wanted = [(SKU_LABEL.to_string(), "huge".to_string())].into();
+        object.spec.node_pools[0].template.spec.sku_selector.match_labels = Some(wanted);
+        check(
+            &object,
+            &world(2),
+            expect![[
+                r#"spec.nodePools[0].template.spec.skuSelector.matchLabels[mainstay.dev/sku]: no host has SKU "huge"; there are: small"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn networks_keep_away_from_that_of_the_machines() {
+        let mut world = world(2);
+        world.reserved = vec![(
+            "the machines' network".into(),
+            "10.96.7.0/24".parse().expect("a range"),
+        )];
+        check(
+            &cluster("demo"),
+            &world,
+            expect!["spec.network.services: 10.96.0.0/12 overlaps with 10.96.7.0/24, the machines' network"],
+        );
+    }
+
+    #[test]
     fn unknown_images_providers_and_zones_are_named() {
         let mut object = cluster("demo");
         let pool = &mut object.spec.node_pools[0].template.spec;
@@ -359,7 +527,7 @@ mod tests {
             &object,
             &world(2),
             expect![[r#"
-                spec.nodePools[0].template.spec.imageRef.name: there is no OSImage "nowhere" in this namespace
+                spec.nodePools[0].template.spec.imageRef.name: there is no OSImage "nowhere" in this namespace; there are: node
                 spec.nodePools[0].template.spec.provider: "cloud" is not one of: sim
                 spec.nodePools[0].template.spec.failureDomains.allowed: no rack stands in zone "z9"
                 spec.nodePools[0].template.spec.replicas: up to 2 machines are asked for, the racks have 0 hosts that fit"#]],

@@ -107,7 +107,9 @@ impl Program {
     /// When the program is missing or ends with anything but 0.
     pub fn run(self) -> Result<String> {
         tracing::debug!(program = self.name, arguments = ?self.arguments, "running");
-        let mut command = Command::new(&self.name);
+        // The same place that preflight looked at.
+        let found = find(&self.name).unwrap_or_else(|| PathBuf::from(&self.name));
+        let mut command = Command::new(found);
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
@@ -153,10 +155,7 @@ impl Program {
     }
 
     fn spawn_error(&self, error: std::io::Error) -> Error {
-        let package = PACKAGES
-            .iter()
-            .find(|(program, _)| *program == self.name)
-            .map_or("that has it", |(_, p)| *p);
+        let package = package(&self.name);
         match error.kind() {
             std::io::ErrorKind::NotFound => Error::Missing {
                 program: self.name.clone(),
@@ -195,19 +194,26 @@ fn tail(text: &str) -> String {
     text[start..].to_owned()
 }
 
-/// Finds a program on PATH or in the usual system folders.
+/// The folders of a system where PATH is not set.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Folders that the PATH of ordinary users lacks.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Finds a program on PATH or in the system folders that ordinary users do not have on it.
 pub fn find(name: &str) -> Option<PathBuf> {
-    [
-        "/usr/local/sbin",
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/sbin",
-        "/bin",
-    ]
-    .iter()
-    .map(|folder| Path::new(folder).join(name))
-    .find(|path| path.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_else(|| SYSTEM_PATH.into());
+    std::env::split_paths(&path)
+        .chain(SYSTEM_FOLDERS.iter().map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The Debian package that brings a program.
+pub fn package(program: &str) -> &'static str {
+    PACKAGES
+        .iter()
+        .find(|(known, _)| *known == program)
+        .map_or("that has it", |(_, package)| *package)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use crate::cgroup::Hierarchies;
-use crate::command::{find, program};
+use crate::command::{find, package, program};
 use crate::error::{Result, io};
 use crate::network;
 
@@ -23,6 +23,24 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(existing)
         .map_err(|errno| io("look at the filesystem of", existing)(errno.into()))?;
     Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// Tells whether this process may write to this path, or make it (in its nearest existing parent).
+pub fn writable(path: &Path) -> bool {
+    let existing = path
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    rustix::fs::access(
+        existing,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    )
+    .is_ok()
+}
+
+/// Looks a program up on PATH.
+pub fn installed(program: &str) -> bool {
+    find(program).is_some()
 }
 
 /// Memory that can be used without swapping, in bytes.
@@ -99,6 +117,8 @@ fn holds(pid: u32, socket: &str) -> bool {
 pub struct Tool {
     /// Program name.
     pub name: &'static str,
+    /// The Debian package that brings it.
+    pub package: &'static str,
     /// First line of its version output; `None` when it is not installed.
     pub version: Option<String>,
 }
@@ -111,6 +131,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mmdebstrap", "--version"),
     ("mkfs.ext4", "-V"),
     ("apt-get", "--version"),
+    ("busybox", "--help"),
 ];
 
 /// Looks for every program that is needed.
@@ -119,6 +140,7 @@ pub fn tools() -> Vec<Tool> {
         .iter()
         .map(|(name, flag)| Tool {
             name,
+            package: package(name),
             version: version(name, flag),
         })
         .collect()
@@ -197,6 +219,7 @@ mod tests {
 
     #[test]
     fn facts_of_this_host_can_be_read() {
+        assert!(writable(Path::new("/tmp/not/there")) && !writable(Path::new("/proc/not/there")));
         assert!(free_bytes(Path::new("/var/lib/mainstay/not/there")).unwrap() > 0);
         assert!(available_memory_bytes() > 0);
         assert!(kernel().is_ok());

@@ -16,7 +16,11 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/mainstay";
     name = "mainstay",
     version = crate::commands::version::TEXT,
     max_term_width = 100,
-    after_help = "Start here:  mainstay up -f examples/local/    then    mainstay status\n\
+    disable_help_flag = true,
+    after_help = "Examples:\n  \
+                    mainstay up -f examples/local/   # start everything; then: mainstay status\n  \
+                    mainstay why node/NAME           # one object's causes, and what happens next\n  \
+                    mainstay explain                 # every failure id, and what exit codes mean\n\
                   Objects are kubectl's business; these commands are about causes and time."
 )]
 pub struct Args {
@@ -28,64 +32,131 @@ pub struct Args {
 
 /// Flags that every command has.
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// How to print answers
+    /// How to print answers: table, json or yaml
     #[arg(
         short,
         long,
         global = true,
         value_enum,
         default_value = "table",
-        env = "MAINSTAY_OUTPUT"
+        env = "MAINSTAY_OUTPUT",
+        hide_possible_values = true,
+        hide_default_value = true,
+        hide_env_values = true,
+        value_name = "FORM"
     )]
     pub output: Format,
-    /// How to show progress
+    /// How to show progress on stderr: auto, plain, json or none
     #[arg(
         long,
         global = true,
         value_enum,
         default_value = "auto",
-        env = "MAINSTAY_PROGRESS"
+        env = "MAINSTAY_PROGRESS",
+        hide_possible_values = true,
+        hide_default_value = true,
+        hide_env_values = true,
+        value_name = "FORM"
     )]
     pub progress: ProgressMode,
-    /// When to use colour (NO_COLOR wins)
-    #[arg(long, global = true, value_enum, default_value = "auto")]
+    /// When to use colour: auto, always or never (NO_COLOR wins)
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true,
+        value_name = "WHEN"
+    )]
     pub color: ColorMode,
     /// What to log on stderr, for example `info` or `mainstay_fleet=debug`
-    #[arg(long, global = true, env = "MAINSTAY_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "MAINSTAY_LOG",
+        hide_env_values = true,
+        value_name = "FILTER"
+    )]
     pub log: Option<String>,
+    /// Print help
+    #[arg(short = 'h', long = "help", global = true, action = clap::ArgAction::HelpShort)]
+    pub help: Option<bool>,
 }
 
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start everything on this machine and bring it to what the manifests say
+    #[command(after_help = "Examples:\n  \
+                           mainstay up -f examples/local/              # start, apply, wait until all is ready\n  \
+                           mainstay up -f cluster.yaml --dry-run        # check the computer and the manifests only\n  \
+                           mainstay up --ignore memory --no-wait        # skip one finding by its name; do not wait")]
     Up(UpArgs),
     /// Stop and undo everything that `up` made
+    #[command(after_help = "Examples:\n  \
+                           mainstay down                 # asks first; composed images are kept\n  \
+                           mainstay down --plan          # show what would be undone\n  \
+                           mainstay down --yes --purge   # everything, without asking")]
     Down(DownArgs),
     /// Show how the installation is, in one screen
-    Status(DataDir),
+    #[command(after_help = "Examples:\n  \
+                           mainstay status\n  \
+                           mainstay status -o json   # exit code 1 when something is not well")]
+    Status(Target),
     /// Explain what is not healthy, why, and what happens next
+    #[command(after_help = "Examples:\n  \
+                           mainstay doctor         # what is not well, since when, what happens next\n  \
+                           mainstay doctor --pre   # only what this computer lacks; changes nothing")]
     Doctor(DoctorArgs),
     /// Explain one object: why is it as it is (for example `why host/h1`)
+    #[command(after_help = "Examples:\n  \
+                           mainstay why host/h1\n  \
+                           mainstay why node/demo-a-x7k2p\n  \
+                           mainstay why pod/web-0 -n shop --cluster demo")]
     Why(WhyArgs),
     /// Print the kubeconfig of the management cluster or of a cluster
+    #[command(after_help = "Examples:\n  \
+                           mainstay kubeconfig > admin.kubeconfig        # the management cluster\n  \
+                           mainstay kubeconfig demo > demo.kubeconfig    # a cluster it made")]
     Kubeconfig(KubeconfigArgs),
     /// Run one bare control plane: API server and store, nothing else
+    #[command(after_help = "Examples:\n  \
+                           mainstay server --data-dir /tmp/d                 # then: /tmp/d/admin.kubeconfig\n  \
+                           mainstay server --data-dir D --etcd-servers http://127.0.0.1:2379")]
     Server(ServerArgs),
     /// Run the node agent on this machine
+    #[command(after_help = "Examples:\n  \
+                           mainstay node --join /etc/mainstay/node.json")]
     Node(NodeArgs),
     /// Run node problem detection on this machine
+    #[command(after_help = "Examples:\n  \
+                           mainstay detect                                        # the built-in rules\n  \
+                           mainstay detect --config.system-log-monitor kernel-monitor.json")]
     Detect(DetectArgs),
     /// Compose operating system images and look at them
+    #[command(after_help = "Examples:\n  \
+                           mainstay os compose node.yaml --repo /srv/repo")]
     Os(OsArgs),
     /// Try decisions on a scenario without touching anything
+    #[command(after_help = "Examples:\n  \
+                           mainstay simulate repair --seed 7 --schedules 1000\n  \
+                           mainstay simulate autoscaler cases.jsonl")]
     Simulate(SimulateArgs),
     /// Explain a failure by its id, for example MS-PRE-0001
+    #[command(after_help = "Examples:\n  \
+                           mainstay explain MS-PRE-0005\n  \
+                           mainstay explain               # all ids, and the exit codes")]
     Explain(ExplainArgs),
     /// Print the version
+    #[command(after_help = "Examples:\n  \
+                           mainstay version -o json")]
     Version,
     /// Print shell completions
+    #[command(after_help = "Examples:\n  \
+                           mainstay completions bash > /etc/bash_completion.d/mainstay")]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
@@ -102,8 +173,18 @@ pub enum Command {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct DataDir {
     /// Where state lives
-    #[arg(long, default_value = DEFAULT_DATA_DIR, env = "MAINSTAY_DATA_DIR", value_name = "DIR")]
+    #[arg(long, default_value = DEFAULT_DATA_DIR, env = "MAINSTAY_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     pub data_dir: PathBuf,
+}
+
+/// Which management cluster is meant.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Target {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Reach the management cluster by this kubeconfig, not by the data directory
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Flags of `up`.
@@ -157,7 +238,7 @@ pub struct DownArgs {
 #[derive(Debug, ClapArgs)]
 pub struct DoctorArgs {
     #[command(flatten)]
-    pub data: DataDir,
+    pub target: Target,
     /// Show what is well too
     #[arg(long)]
     pub all: bool,
@@ -169,17 +250,17 @@ pub struct DoctorArgs {
 /// Flags of `why`.
 #[derive(Debug, ClapArgs)]
 pub struct WhyArgs {
-    /// KIND/NAME, for example host/h1, node/demo-a-1, machine/x, pod/web-0
+    /// What to explain: host/h1, node/n1, machine/m1, pod/web-0, pool/a, cluster/demo, image/node
     #[arg(value_name = "KIND/NAME")]
     pub object: String,
     /// Its namespace
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// The cluster that holds it (pods and nodes); the management cluster without it
+    /// The cluster that has the pod or node; looked for in all of them without it
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
     #[command(flatten)]
-    pub data: DataDir,
+    pub target: Target,
 }
 
 /// Flags of `kubeconfig`.
@@ -191,7 +272,7 @@ pub struct KubeconfigArgs {
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
     #[command(flatten)]
-    pub data: DataDir,
+    pub target: Target,
 }
 
 /// Flags of `server`.

@@ -6,13 +6,21 @@ mod explain;
 mod manager;
 mod outcome;
 mod output;
+#[cfg(test)]
+mod reference;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+/// The failure of flags and arguments that cannot be used.
+const USAGE: &str = "MS-CFG-0003";
+
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
     let output = output::Output::new(&args.global);
     match commands::dispatch(args, &output) {
         Ok(code) => code.into(),
@@ -21,4 +29,15 @@ fn main() -> ExitCode {
             failure.code().into()
         }
     }
+}
+
+/// Help and version are answers; everything else is wrong usage, with an id like every failure.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be done about a terminal that went away.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return outcome::Code::Ok.into();
+    }
+    eprintln!("Details: mainstay explain {USAGE}");
+    outcome::Code::Usage.into()
 }

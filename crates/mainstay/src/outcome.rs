@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use crate::explain::{self, Entry};
 
 /// How a command ended, as the exit code says it.
@@ -28,10 +30,53 @@ pub enum Code {
     Interrupted = 130,
 }
 
+impl Code {
+    /// Every code, in order.
+    pub const ALL: [Code; 9] = [
+        Code::Ok,
+        Code::No,
+        Code::Usage,
+        Code::Preflight,
+        Code::TimedOut,
+        Code::Refused,
+        Code::Unreachable,
+        Code::Bug,
+        Code::Interrupted,
+    ];
+
+    /// What the code tells a script.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Code::Ok => "yes, healthy, no change, done",
+            Code::No => "the answer is no: unhealthy, differences, not met",
+            Code::Usage => "wrong usage, configuration or manifests; nothing was changed",
+            Code::Preflight => "this computer lacks something; nothing was changed",
+            Code::TimedOut => "the time limit passed; work goes on in the background",
+            Code::Refused => "not allowed, or not found",
+            Code::Unreachable => "the other side could not be reached",
+            Code::Bug => "a defect of this program",
+            Code::Interrupted => "interrupted (Ctrl-C); work goes on in the background",
+        }
+    }
+}
+
 impl From<Code> for ExitCode {
     fn from(code: Code) -> ExitCode {
         ExitCode::from(code as u8)
     }
+}
+
+/// One of several things that stand in the way of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The stable id, for `mainstay explain`.
+    pub id: &'static str,
+    /// For `--ignore`, where the finding can be skipped; else the file.
+    pub name: String,
+    /// What was seen.
+    pub problem: String,
+    /// What helps.
+    pub fix: String,
 }
 
 /// Why a command failed: what was seen, and what a person can do.
@@ -43,6 +88,8 @@ pub struct Failure {
     pub message: String,
     /// The remedy; empty where the id's general one holds.
     pub fix: String,
+    /// Everything that was found, when it is more than one thing.
+    pub findings: Vec<Finding>,
 }
 
 impl Failure {
@@ -52,7 +99,25 @@ impl Failure {
             id,
             message: message.into(),
             fix: String::new(),
+            findings: Vec::new(),
         }
+    }
+
+    /// Makes a failure of what was found: one finding is the failure itself, several stand below `id`. None when
+    /// nothing was found.
+    pub fn of(id: &'static str, summary: &str, mut findings: Vec<Finding>) -> Option<Self> {
+        if findings.len() > 1 {
+            let mut failure = Failure::new(id, format!("{} {summary}; nothing was changed", findings.len()));
+            failure.findings = findings;
+            return Some(failure);
+        }
+        let Finding {
+            id,
+            name,
+            problem,
+            fix,
+        } = findings.pop()?;
+        Some(Failure::new(id, format!("{name}: {problem}")).fix(fix))
     }
 
     /// Adds a remedy that is more precise than the catalogue's.

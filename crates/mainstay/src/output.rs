@@ -103,13 +103,17 @@ impl Output {
         if self.format == Format::Table && self.progress != ProgressMode::Json {
             let cross = self.paint("31", "✗");
             eprintln!("{cross} {}: {}", failure.entry().title, failure.message);
+            for finding in &failure.findings {
+                eprintln!("  {}  {}: {}", finding.id, finding.name, finding.problem);
+                eprintln!("               → {}", finding.fix);
+            }
             eprintln!("  → {}", failure.remedy());
             eprintln!("  Details: mainstay explain {}", failure.id);
             return;
         }
         let document = json!({
             "apiVersion": API_VERSION, "kind": "Failure", "id": failure.id, "message": failure.message,
-            "fix": failure.remedy(), "exitCode": failure.code() as u8,
+            "fix": failure.remedy(), "exitCode": failure.code() as u8, "findings": failure.findings,
         });
         eprintln!("{document}");
     }

@@ -1,7 +1,9 @@
 //! Benchmarks: each prints figures of the product beside a peer or a target, measured in one run.
 
 mod autoscaler;
+mod nodes;
 mod store;
+mod up;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -34,7 +36,12 @@ pub struct Report {
 type Bench = fn() -> Result<Report>;
 
 /// Every benchmark by name.
-const BENCHES: &[(&str, Bench)] = &[("autoscaler", autoscaler::run), ("store", store::run)];
+const BENCHES: &[(&str, Bench)] = &[
+    ("autoscaler", autoscaler::run),
+    ("nodes", nodes::run),
+    ("store", store::run),
+    ("up", up::run),
+];
 
 /// Runs one benchmark or all of them and prints the figures; true when it ran.
 pub fn run(name: &str, json: bool) -> Result<bool> {

@@ -2,8 +2,11 @@
 
 #![allow(clippy::disallowed_methods)] // a test starts the binary and kubectl, and waits with a limit
 
+mod chromium;
 mod controllers;
+mod dashboard;
 mod local;
+mod manners;
 mod network;
 mod server;
 mod tools;

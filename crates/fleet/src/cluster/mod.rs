@@ -66,6 +66,7 @@ pub async fn world(ctx: &Context, namespace: &str) -> Result<World, Error> {
             .map(|rack| (rack.name_any(), rack.spec.zone))
             .collect(),
         providers: ctx.providers.keys().cloned().collect(),
+        reserved: Vec::new(),
     })
 }
 

@@ -474,10 +474,7 @@ mod tests {
 
     #[test]
     fn an_invalid_object_changes_nothing_and_says_why() {
-        let problem = FieldError {
-            field: "spec.version".into(),
-            message: "bad".into(),
-        };
+        let problem = FieldError::new(crate::validate::Rule::Value, "spec.version", "bad");
         let seen = Seen {
             object: object(2),
             problems: vec![problem],

@@ -1,6 +1,7 @@
 //! The fleet controllers on an in-memory control plane with the simulated provider: from one ClusterDeployment
 //! to machines, through failures, image changes and deletion.
 
+mod admission;
 mod world;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -363,7 +363,7 @@ impl World {
 }
 
 /// Makes the definitions and waits until they are served.
-async fn serve_kinds(client: &Client) {
+pub async fn serve_kinds(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in mainstay_api::crds().into_iter().chain(mainstay_capi::crds()) {
         let name = crd.name_any();

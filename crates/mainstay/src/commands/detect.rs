@@ -64,8 +64,7 @@ fn monitors(args: &DetectArgs) -> Result<Vec<Monitor>, Failure> {
 
 async fn reach(args: &DetectArgs, clock: &SharedClock) -> Result<(Client, String), Failure> {
     if let (Some(file), Some(node)) = (&args.kubeconfig, &args.hostname_override) {
-        let text = std::fs::read_to_string(file).map_err(failed)?;
-        return Ok((api::client(&text).await?, node.clone()));
+        return Ok((api::client_of(file).await?, node.clone()));
     }
     let join = NodeConfig::load(&args.node_config).map_err(failed)?;
     let store = Store::new(mainstay_node::Dirs::default().root.join("pki"));

@@ -1,13 +1,14 @@
-//! `mainstay status`, `doctor` and `why`: what is not well, since when, and what happens next.
+//! `mainstay status` and `doctor`: what is not well, since when, and what happens next.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, ResourceExt};
-use mainstay_api::{BreakFixTicket, ComputeNode, Host, NodePool, OSImage, Repair};
+use mainstay_api::conditions::is_bad;
+use mainstay_api::{BreakFixTicket, ClusterDeployment, ComputeNode, Host, NodePool, OSImage, Repair};
 use mainstay_capi::Machine;
 use serde_json::{Value, json};
 
 use super::{api, preflight};
-use crate::args::{DataDir, DoctorArgs, WhyArgs};
+use crate::args::{DoctorArgs, Target};
 use crate::manager::state::{Layout, Running};
 use crate::outcome::{Code, Failure, Outcome};
 use crate::output::Output;
@@ -46,16 +47,19 @@ impl Finding {
 }
 
 /// `mainstay status`: the short form, always with an answer.
-pub fn status(args: &DataDir, output: &Output) -> Outcome {
-    let layout = Layout::new(&args.data_dir);
-    let Some(running) = Running::read(&layout) else {
-        let problem = format!("nothing runs on {}", layout.root.display());
-        return Err(Failure::new("MS-RUN-0001", problem));
-    };
+pub fn status(args: &Target, output: &Output) -> Outcome {
     let (findings, pools) = super::block_on(async {
-        let client = api::admin(&layout).await?;
+        let client = api::chosen(args).await?;
         Ok((examine(&client).await?, api::list::<NodePool>(&client).await?))
     })?;
+    let running = match args.kubeconfig {
+        Some(_) => None,
+        None => Running::read(&Layout::new(&args.data.data_dir)),
+    };
+    let server = running
+        .as_ref()
+        .map(|running| format!("https://{}", running.listen));
+    let dashboard = running.map(|running| running.dashboard);
     let bad = findings.iter().filter(|finding| !finding.well).count();
     let pool_line = |pool: &NodePool| {
         let ready = pool.status.as_ref().map_or(0, |status| status.ready_replicas);
@@ -66,10 +70,7 @@ pub fn status(args: &DataDir, output: &Output) -> Outcome {
         )
     };
     let verdict = if bad == 0 { "HEALTHY" } else { "DEGRADED" };
-    let document = json!({
-        "verdict": verdict, "problems": bad, "server": format!("https://{}", running.listen),
-        "dashboard": running.dashboard,
-    });
+    let document = json!({"verdict": verdict, "problems": bad, "server": server, "dashboard": dashboard});
     output.answer("Status", document, || {
         let pools: String = pools.iter().map(pool_line).collect();
         let more = if bad == 0 {
@@ -77,9 +78,11 @@ pub fn status(args: &DataDir, output: &Output) -> Outcome {
         } else {
             format!(" {bad} problems: mainstay doctor\n")
         };
+        let dashboard = dashboard.iter().map(|url| format!(" dashboard {url}\n"));
         format!(
-            "{verdict}  https://{}\n{pools}{more} dashboard {}\n",
-            running.listen, running.dashboard
+            "{verdict}  {}\n{pools}{more}{}",
+            server.clone().unwrap_or_default(),
+            dashboard.collect::<String>()
         )
     });
     Ok(if bad == 0 { Code::Ok } else { Code::No })
@@ -88,7 +91,7 @@ pub fn status(args: &DataDir, output: &Output) -> Outcome {
 /// `mainstay doctor`: every problem with its next step; exit code 1 when there is one.
 pub fn run(args: &DoctorArgs, output: &Output) -> Outcome {
     if args.pre {
-        let all = preflight::run(&args.data.data_dir, &[]);
+        let all = preflight::run(&args.target.data.data_dir, &[]);
         let well = all.findings.is_empty();
         let table = || {
             if well {
@@ -104,8 +107,7 @@ pub fn run(args: &DoctorArgs, output: &Output) -> Outcome {
         );
         return Ok(if well { Code::Ok } else { Code::No });
     }
-    let layout = Layout::new(&args.data.data_dir);
-    let findings = super::block_on(async { examine(&api::admin(&layout).await?).await })?;
+    let findings = super::block_on(async { examine(&api::chosen(&args.target).await?).await })?;
     report(&findings, args.all, output)
 }
 
@@ -128,33 +130,6 @@ fn report(findings: &[Finding], all: bool, output: &Output) -> Outcome {
     Ok(if bad == 0 { Code::Ok } else { Code::No })
 }
 
-/// `mainstay why KIND/NAME`: the findings about one object and what hangs on it.
-pub fn why(args: &WhyArgs, output: &Output) -> Outcome {
-    let layout = Layout::new(&args.data.data_dir);
-    let wanted = args.object.to_lowercase();
-    let (_, name) = wanted
-        .split_once('/')
-        .filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
-        .ok_or_else(|| {
-            Failure::new(
-                "MS-CFG-0003",
-                format!("{:?} is not KIND/NAME, for example host/h1", args.object),
-            )
-        })?;
-    let findings = super::block_on(async { examine(&api::admin(&layout).await?).await })?;
-    let about: Vec<Finding> = findings
-        .into_iter()
-        .filter(|finding| finding.object.contains(name))
-        .collect();
-    if about.is_empty() {
-        return Err(Failure::new(
-            "MS-API-0003",
-            format!("nothing is known about {}", args.object),
-        ));
-    }
-    report(&about, true, output)
-}
-
 async fn examine(client: &Client) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     let repairs: Vec<Repair> = api::list(client).await?;
@@ -170,6 +145,15 @@ async fn examine(client: &Client) -> Result<Vec<Finding>, Failure> {
             &conditions,
             "the image controller tries again",
         ));
+    }
+    for cluster in api::list::<ClusterDeployment>(client).await? {
+        let conditions = cluster
+            .status
+            .as_ref()
+            .map(|status| status.conditions.clone())
+            .unwrap_or_default();
+        let next = "the controllers go on when what is named changes";
+        findings.push(by_conditions("cluster", &cluster, &conditions, next));
     }
     for pool in api::list::<NodePool>(client).await? {
         findings.push(pool_finding(&pool));
@@ -201,7 +185,15 @@ async fn examine(client: &Client) -> Result<Vec<Finding>, Failure> {
         let next = next_of(&repairs, &machine.name_any());
         findings.push(by_conditions("machine", &machine, &conditions, &next));
     }
-    for ticket in api::list::<BreakFixTicket>(client).await? {
+    let open = |ticket: &BreakFixTicket| {
+        let state = ticket.status.as_ref().map(|status| status.state.as_str());
+        state != Some("Closed")
+    };
+    for ticket in api::list::<BreakFixTicket>(client)
+        .await?
+        .into_iter()
+        .filter(open)
+    {
         findings.push(Finding {
             object: format!("ticket/{}", ticket.name_any()),
             well: false,
@@ -230,10 +222,9 @@ fn next_of(repairs: &[Repair], name: &str) -> String {
 }
 
 fn by_conditions<K: ResourceExt>(kind: &str, object: &K, conditions: &[Condition], next: &str) -> Finding {
-    // A condition named after a good state is a problem when it is not True.
     let bad = conditions
         .iter()
-        .find(|condition| condition.status == "False" || condition.status == "Unknown");
+        .find(|condition| is_bad(&condition.type_, &condition.status));
     Finding {
         object: format!("{kind}/{}", object.name_any()),
         well: bad.is_none(),

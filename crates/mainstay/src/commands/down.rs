@@ -20,28 +20,49 @@ const CACHE: &str = "os";
 /// Runs the command.
 pub fn run(args: &DownArgs, output: &Output) -> Outcome {
     let layout = Layout::new(&args.data.data_dir);
-    if !layout.root.is_dir() {
-        output.note(&format!("nothing at {}", layout.root.display()));
-        return Ok(Code::Ok);
-    }
-    let failed = |problem: String| Failure::new("MS-RUN-0005", problem);
-    let ledger = Ledger::open(&layout.ledger()).map_err(|error| failed(chain(&error)))?;
+    let items = match layout.ledger().is_file() {
+        // Opening a ledger makes the file: looking must not.
+        true => open(&layout)?.items(),
+        false => Vec::new(),
+    };
+    let nothing = !layout.root.is_dir();
     if args.plan {
-        let items = ledger.items();
-        let lines = || items.iter().map(|item| format!("{item:?}\n")).collect();
+        let lines = || match items.is_empty() {
+            true => format!("nothing to undo at {}\n", layout.root.display()),
+            false => items.iter().map(|item| format!("{item:?}\n")).collect(),
+        };
         output.answer("DownPlan", json!({"items": items}), lines);
         return Ok(Code::Ok);
     }
-    if !args.yes && !confirmed(&layout)? {
+    if !args.yes && !nothing && !confirmed(&layout)? {
         return Ok(Code::No);
     }
+    if !nothing {
+        undo(&layout, args.purge, output)?;
+    }
+    let document = json!({"dataDir": layout.root, "undone": items.len(), "purged": args.purge});
+    output.answer("Down", document, || match nothing {
+        true => format!("nothing at {}\n", layout.root.display()),
+        false => "Everything is undone. Start again: mainstay up\n".to_string(),
+    });
+    Ok(Code::Ok)
+}
+
+fn failed(problem: String) -> Failure {
+    Failure::new("MS-RUN-0005", problem)
+}
+
+fn open(layout: &Layout) -> Result<Ledger, Failure> {
+    Ledger::open(&layout.ledger()).map_err(|error| failed(chain(&error)))
+}
+
+fn undo(layout: &Layout, purge: bool, output: &Output) -> Result<(), Failure> {
     let step = output.step(1, 3, "management plane", None);
-    stop(&layout).map_err(failed)?;
+    stop(layout).map_err(failed)?;
     step.done("stopped");
     let step = output.step(2, 3, "computer", None);
-    // Read again: the process may have written until it ended.
-    drop(ledger);
-    let ledger = Ledger::open(&layout.ledger()).map_err(|error| failed(chain(&error)))?;
+    // Read only now: the process may have written until it ended.
+    let ledger = open(layout)?;
     let count = ledger.items().len();
     let left = ledger.undo().map_err(|error| failed(chain(&error)))?;
     if let Some((item, error)) = left.first() {
@@ -54,13 +75,13 @@ pub fn run(args: &DownArgs, output: &Output) -> Outcome {
     step.done(&format!("{count} mounts, links, groups and folders undone"));
     drop(ledger);
     let step = output.step(3, 3, "data", None);
-    remove_data(&layout, args.purge).map_err(|error| failed(error.to_string()))?;
-    step.done(if args.purge {
+    remove_data(layout, purge).map_err(|error| failed(error.to_string()))?;
+    step.done(if purge {
         "removed"
     } else {
         "removed; composed images are kept (--purge removes them too)"
     });
-    Ok(Code::Ok)
+    Ok(())
 }
 
 fn confirmed(layout: &Layout) -> Result<bool, Failure> {

@@ -10,16 +10,23 @@ use crate::output::Output;
 pub fn run(id: Option<&str>, output: &Output) -> Outcome {
     let Some(id) = id else {
         let lines = || {
-            CATALOGUE
+            let ids: String = CATALOGUE
                 .iter()
                 .map(|entry| format!("{}  {}\n", entry.id, entry.title))
-                .collect()
+                .collect();
+            let codes: String = Code::ALL
+                .iter()
+                .map(|code| format!("{:>12}  {}\n", *code as u8, code.meaning()))
+                .collect();
+            format!("{ids}\nExit codes of every command:\n{codes}")
         };
-        output.answer(
-            "FailureList",
-            json!({"items": CATALOGUE.iter().map(document).collect::<Vec<_>>()}),
-            lines,
-        );
+        let codes = Code::ALL
+            .iter()
+            .map(|code| json!({"code": *code as u8, "meaning": code.meaning()}));
+        let document = json!({
+            "items": CATALOGUE.iter().map(document).collect::<Vec<_>>(), "exitCodes": codes.collect::<Vec<_>>(),
+        });
+        output.answer("FailureList", document, lines);
         return Ok(Code::Ok);
     };
     let entry = find(id).ok_or_else(|| {

@@ -3,27 +3,35 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use mainstay_control::error::found;
+use serde_json::json;
 
 use super::api;
-use crate::args::KubeconfigArgs;
+use crate::args::{KubeconfigArgs, Target};
 use crate::manager::state::Layout;
 use crate::outcome::{Code, Failure, Outcome};
+use crate::output::Output;
 
-/// Prints the kubeconfig on stdout, as it is.
-pub fn run(args: &KubeconfigArgs) -> Outcome {
-    let layout = Layout::new(&args.data.data_dir);
+/// Prints the kubeconfig on stdout, as it is; as one text in a document with `-o json`.
+pub fn run(args: &KubeconfigArgs, output: &Output) -> Outcome {
     let text = super::block_on(async {
-        let client = api::admin(&layout).await?;
+        let client = api::chosen(&args.target).await?;
         match &args.cluster {
-            None => std::fs::read_to_string(layout.kubeconfig())
-                .map_err(|error| Failure::new("MS-RUN-0001", error.to_string())),
+            None => own(&args.target),
             Some(cluster) => {
                 of_cluster(Api::namespaced(client, &args.namespace), cluster, &args.namespace).await
             }
         }
     })?;
-    print!("{text}");
+    output.answer("Kubeconfig", json!({"kubeconfig": text}), || text.clone());
     Ok(Code::Ok)
+}
+
+/// The management cluster's own, as it is.
+fn own(target: &Target) -> Result<String, Failure> {
+    let layout = Layout::new(&target.data.data_dir);
+    let file = target.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig());
+    std::fs::read_to_string(&file)
+        .map_err(|error| Failure::new("MS-API-0004", format!("{}: {error}", file.display())))
 }
 
 /// Cluster API keeps it in Secret `<cluster>-kubeconfig`, key `value`.

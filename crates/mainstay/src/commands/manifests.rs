@@ -7,10 +7,14 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client};
 use mainstay_base::error::chain;
+use mainstay_fleet::validate::schema::Kinds;
+use mainstay_fleet::validate::set::{self, Problem, Surroundings};
+use mainstay_fleet::validate::{FieldError, Rule};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::outcome::Failure;
+use crate::explain;
+use crate::outcome::{Failure, Finding};
 
 /// Field manager of what a person applies with `up -f`.
 const FIELD_MANAGER: &str = "mainstay-up";
@@ -30,6 +34,11 @@ impl Manifest {
             .pointer(pointer)
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// Group and version.
+    pub fn api_version(&self) -> &str {
+        self.text("/apiVersion")
     }
 
     /// Its kind.
@@ -92,10 +101,16 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 fn read_file(file: &Path, manifests: &mut Vec<Manifest>) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| wrong(file, error))?;
-    for document in serde_yaml_ng::Deserializer::from_str(&text) {
-        let object = Value::deserialize(document).map_err(|error| wrong(file, error))?;
+    for (number, document) in serde_yaml_ng::Deserializer::from_str(&text).enumerate() {
+        // By way of YAML's own values, which refuse a key that is given twice.
+        let parsed = serde_yaml_ng::Value::deserialize(document).map_err(|error| wrong(file, error))?;
+        let place = |problem: String| wrong(file, format!("document {}: {problem}", number + 1));
+        let object = serde_json::to_value(parsed).map_err(|error| place(error.to_string()))?;
         if object.is_null() {
             continue;
+        }
+        if !object.is_object() {
+            return Err(place("is no object with apiVersion, kind and metadata".into()));
         }
         let manifest = Manifest {
             file: file.to_path_buf(),
@@ -104,15 +119,83 @@ fn read_file(file: &Path, manifests: &mut Vec<Manifest>) -> Result<(), Failure> 
         for field in ["/apiVersion", "/kind", "/metadata/name"] {
             if manifest.text(field).is_empty() {
                 let name = field.trim_start_matches('/').replace('/', ".");
-                return Err(wrong(
-                    file,
-                    format!("object {}: {name} is missing", manifests.len() + 1),
-                ));
+                return Err(place(format!("{name} is missing")));
             }
         }
         manifests.push(manifest);
     }
     Ok(())
+}
+
+/// Checks all manifests by themselves, against each other and against what is there, before the first is applied.
+/// `served` are the kinds of a running plane besides ours, as `apiVersion/Kind`.
+pub fn check(
+    manifests: &[Manifest],
+    live: &[Value],
+    served: &dyn Fn(&str, &str) -> bool,
+    surroundings: &Surroundings,
+) -> Vec<Finding> {
+    let objects: Vec<Value> = manifests.iter().map(|manifest| manifest.object.clone()).collect();
+    let kinds = Kinds::new(&objects);
+    let by_schema = objects.iter().enumerate().flat_map(|(manifest, object)| {
+        let errors = kinds.check(object).into_iter();
+        errors.map(move |error| Problem { manifest, error })
+    });
+    let problems: Vec<Problem> = by_schema
+        .filter(|problem| {
+            let manifest = &manifests[problem.manifest];
+            problem.error.rule != Rule::Kind || !served(manifest.api_version(), manifest.kind())
+        })
+        .collect();
+    // One message per cause: what the others say about an object that cannot be read follows from that.
+    let problems = match problems.is_empty() {
+        true => set::check(&objects, live, surroundings),
+        false => problems,
+    };
+    problems
+        .iter()
+        .map(|problem| finding(&manifests[problem.manifest], &problem.error))
+        .collect()
+}
+
+fn finding(manifest: &Manifest, error: &FieldError) -> Finding {
+    let id = error.rule.id();
+    Finding {
+        id,
+        name: manifest.file.display().to_string(),
+        problem: format!("{} {}: {error}", manifest.kind(), manifest.name()),
+        fix: explain::find(id).map_or("", |entry| entry.fix).into(),
+    }
+}
+
+/// Reads what the checks look at from a running plane.
+///
+/// # Errors
+/// When the API refuses or cannot be reached.
+pub async fn live(client: &Client) -> Result<Vec<Value>, Failure> {
+    let mut objects = Vec::new();
+    for kind in set::KINDS {
+        let gvk = GroupVersionKind::gvk(mainstay_api::GROUP, mainstay_api::VERSION, kind);
+        let (resource, _) = pinned_kind(client, &gvk).await.map_err(super::api::refused)?;
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let listed = api.list(&Default::default()).await.map_err(super::api::refused)?;
+        for object in listed.items {
+            let mut value = serde_json::to_value(object).unwrap_or_default();
+            // Items of a list need not say their kind.
+            value["apiVersion"] = mainstay_api::API_VERSION.into();
+            value["kind"] = kind.into();
+            objects.push(value);
+        }
+    }
+    Ok(objects)
+}
+
+/// Tells whether a running plane serves a kind.
+pub async fn serves(client: &Client, api_version: &str, kind: &str) -> bool {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    pinned_kind(client, &GroupVersionKind::gvk(group, version, kind))
+        .await
+        .is_ok()
 }
 
 /// Applies one object by server-side apply.
@@ -169,14 +252,34 @@ mod tests {
     fn a_missing_field_is_named() {
         let error = read_text("apiVersion: v1\nkind: A\n").expect_err("no name");
         assert!(
-            error.ends_with("a.yaml: object 1: metadata.name is missing"),
+            error.ends_with("a.yaml: document 1: metadata.name is missing"),
             "{error}"
         );
     }
 
     #[test]
-    fn broken_yaml_names_the_file() {
-        let error = read_text("a: [").expect_err("broken");
-        assert!(error.contains("a.yaml: "), "{error}");
+    fn broken_yaml_names_the_file_and_the_place() {
+        for (text, place) in [
+            ("a: [", "line 2 column 1"),
+            (
+                "apiVersion: v1\nkind: A\nkind: B\nmetadata: {name: x}\n",
+                "\"kind\"",
+            ),
+            ("- 1\n", "document 1"),
+        ] {
+            let error = read_text(text).expect_err("broken");
+            assert!(error.contains("a.yaml: ") && error.contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn examples_pass_the_checks() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/local");
+        let manifests = read(&[folder]).expect("the examples can be read");
+        let surroundings = Surroundings {
+            providers: vec!["local".into()],
+            reserved: Vec::new(),
+        };
+        assert_eq!(check(&manifests, &[], &|_, _| false, &surroundings), Vec::new());
     }
 }

@@ -14,6 +14,7 @@ mod server;
 mod simulate;
 mod up;
 pub mod version;
+mod why;
 
 use std::future::Future;
 
@@ -48,8 +49,8 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
         Command::Down(args) => down::run(&args, output),
         Command::Status(args) => doctor::status(&args, output),
         Command::Doctor(args) => doctor::run(&args, output),
-        Command::Why(args) => doctor::why(&args, output),
-        Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Why(args) => why::run(&args, output),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, output),
         Command::Server(args) => server::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Detect(args) => detect::run(&args),

@@ -41,9 +41,20 @@ fn settings(args: &NodeArgs) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
+/// The runtime may start later than the agent, which then waits for it; but it must be there to start at all.
+fn runtime_present(endpoint: &str) -> Result<(), Failure> {
+    let socket = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if Path::new(socket).exists() || mainstay_host::preflight::installed("containerd") {
+        return Ok(());
+    }
+    let problem = format!("{socket} is not there, and containerd is not installed");
+    Err(Failure::new("MS-NODE-0002", problem))
+}
+
 /// Runs the command.
 pub fn run(args: &NodeArgs) -> Outcome {
     let settings = settings(args)?;
+    runtime_present(&settings.kubelet.container_runtime_endpoint)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,31 +1,23 @@
-//! What `up` needs of this computer: every finding has a name and a remedy, and all are shown at once.
+//! What `up` and `server` need of this computer: every finding has a name and a remedy, and all are shown at once.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use mainstay_host::preflight::{self, Port};
-use serde::Serialize;
+
+use crate::outcome::Finding;
 
 /// Free space that composing and two machines need.
 const DISK_BYTES: u64 = 6 << 30;
+/// Free space that a bare server needs: its log is preallocated, and there must be room to compact it.
+const SERVER_DISK_BYTES: u64 = 256 << 20;
 /// Memory that the management plane and two machines need.
 const MEMORY_BYTES: u64 = 2 << 30;
 /// containerd needs a few inotify instances per machine.
 const INOTIFY_INSTANCES: u64 = 64;
 
-/// One problem.
-#[derive(Debug, Clone, Serialize)]
-pub struct Finding {
-    /// For `--ignore`.
-    pub name: String,
-    /// What was seen.
-    pub problem: String,
-    /// What helps.
-    pub fix: String,
-}
-
 /// The outcome of all checks.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Default)]
 pub struct Preflight {
     /// How many checks ran.
     pub checks: usize,
@@ -34,10 +26,18 @@ pub struct Preflight {
 }
 
 impl Preflight {
-    fn check(&mut self, name: &str, wrong: bool, problem: impl FnOnce() -> String, fix: &str) {
+    fn check(
+        &mut self,
+        id: &'static str,
+        name: &str,
+        wrong: bool,
+        problem: impl FnOnce() -> String,
+        fix: &str,
+    ) {
         self.checks += 1;
         if wrong {
             self.findings.push(Finding {
+                id,
                 name: name.into(),
                 problem: problem(),
                 fix: fix.into(),
@@ -52,67 +52,82 @@ impl Preflight {
     }
 }
 
-/// Runs every check. `addresses` are those that must be free.
+/// Everything that local machines need. `addresses` are those that must be free.
 pub fn run(data_dir: &Path, addresses: &[SocketAddr]) -> Preflight {
-    let mut all = Preflight {
-        checks: 0,
-        findings: Vec::new(),
-    };
-    let root = preflight::is_root();
+    let mut all = Preflight::default();
     all.check(
+        "MS-PRE-0002",
         "root",
-        !root,
+        !preflight::is_root(),
         || "local machines need root".into(),
         "run as root, for example with sudo",
     );
-    let folder = data_dir
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or(Path::new("/"));
-    let free = preflight::free_bytes(folder).unwrap_or(0);
-    let problem = || {
-        format!(
-            "{} has {} free, needs {}",
-            folder.display(),
-            gib(free),
-            gib(DISK_BYTES)
-        )
-    };
-    all.check(
-        "disk-space",
-        free < DISK_BYTES,
-        problem,
-        "free some space, or name another directory with --data-dir",
-    );
+    disk(&mut all, data_dir, DISK_BYTES);
     let memory = preflight::available_memory_bytes();
-    let problem = || {
-        format!(
-            "{} of memory are available, needs {}",
-            gib(memory),
-            gib(MEMORY_BYTES)
-        )
-    };
     all.check(
+        "MS-PRE-0004",
         "memory",
         memory < MEMORY_BYTES,
-        problem,
+        || {
+            format!(
+                "{} of memory are available, needs {}",
+                size(memory),
+                size(MEMORY_BYTES)
+            )
+        },
         "end what uses the memory",
     );
     for address in addresses {
         port(&mut all, *address);
     }
     for tool in preflight::tools() {
-        let name = format!("tool-{}", tool.name);
-        let problem = || format!("{} is not installed", tool.name);
         all.check(
-            &name,
+            "MS-PRE-0006",
+            &format!("tool-{}", tool.name),
             tool.version.is_none(),
-            problem,
-            "run scripts/setup as root",
+            || format!("{} is not installed", tool.name),
+            &format!("apt-get install {}, or run scripts/setup, as root", tool.package),
         );
     }
     kernel(&mut all);
     all
+}
+
+/// What a bare server needs: a folder to write to and its address.
+pub fn server(data_dir: &Path, address: SocketAddr) -> Preflight {
+    let mut all = Preflight::default();
+    all.check(
+        "MS-PRE-0011",
+        "data-dir",
+        !preflight::writable(data_dir),
+        || format!("{} cannot be written by this user", data_dir.display()),
+        "run as its owner or as root, or name another directory with --data-dir",
+    );
+    disk(&mut all, data_dir, SERVER_DISK_BYTES);
+    port(&mut all, address);
+    all
+}
+
+fn disk(all: &mut Preflight, data_dir: &Path, needed: u64) {
+    let folder = data_dir
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("/"));
+    let free = preflight::free_bytes(folder).unwrap_or(0);
+    all.check(
+        "MS-PRE-0003",
+        "disk-space",
+        free < needed,
+        || {
+            format!(
+                "{} has {} free, needs {}",
+                folder.display(),
+                size(free),
+                size(needed)
+            )
+        },
+        "free some space, or name another directory with --data-dir",
+    );
 }
 
 fn port(all: &mut Preflight, address: SocketAddr) {
@@ -125,6 +140,7 @@ fn port(all: &mut Preflight, address: SocketAddr) {
         Port::Refused(problem) => (true, format!("{address}: {problem}")),
     };
     all.check(
+        "MS-PRE-0005",
         "port-in-use",
         wrong,
         || problem,
@@ -137,30 +153,36 @@ fn kernel(all: &mut Preflight) {
         Ok(kernel) => kernel,
         Err(error) => {
             let problem = mainstay_base::error::chain(&error);
-            return all.check("cgroups", true, || problem, "mount the control group hierarchies");
+            let fix = "mount the control group hierarchies";
+            return all.check("MS-PRE-0007", "cgroups", true, || problem, fix);
         }
     };
     let missing = &kernel.missing_controllers;
-    let problem = || format!("control group controllers are missing: {}", missing.join(", "));
     all.check(
+        "MS-PRE-0007",
         "cgroups",
         !missing.is_empty(),
-        problem,
+        || format!("control group controllers are missing: {}", missing.join(", ")),
         "mount the controllers or enable them on the kernel command line",
     );
     let missing = &kernel.missing_filesystems;
-    let problem = || format!("the kernel does not know {}", missing.join(", "));
     all.check(
+        "MS-PRE-0008",
         "filesystems",
         !missing.is_empty(),
-        problem,
+        || format!("the kernel does not know {}", missing.join(", ")),
         "load the modules or use a kernel that has them",
     );
     let instances = kernel.inotify_instances;
-    let problem = || format!("fs.inotify.max_user_instances is {instances}, needs {INOTIFY_INSTANCES}");
-    let fix = "sysctl -w fs.inotify.max_user_instances=512";
-    all.check("inotify", instances < INOTIFY_INSTANCES, problem, fix);
     all.check(
+        "MS-PRE-0009",
+        "inotify",
+        instances < INOTIFY_INSTANCES,
+        || format!("fs.inotify.max_user_instances is {instances}, needs {INOTIFY_INSTANCES}"),
+        "sysctl -w fs.inotify.max_user_instances=512",
+    );
+    all.check(
+        "MS-PRE-0010",
         "loop-devices",
         !kernel.loop_control,
         || "/dev/loop-control is missing".into(),
@@ -168,7 +190,10 @@ fn kernel(all: &mut Preflight) {
     );
 }
 
-fn gib(bytes: u64) -> String {
+fn size(bytes: u64) -> String {
+    if bytes < 1 << 30 {
+        return format!("{} MiB", bytes >> 20);
+    }
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
@@ -182,8 +207,8 @@ pub fn table(all: &Preflight) -> String {
         .unwrap_or(0);
     let line = |finding: &Finding| {
         format!(
-            "   {:<width$}  {}  → {}\n",
-            finding.name, finding.problem, finding.fix
+            " ✗ {}  {:<width$}  {}\n   → {}\n",
+            finding.id, finding.name, finding.problem, finding.fix
         )
     };
     all.findings.iter().map(line).collect()

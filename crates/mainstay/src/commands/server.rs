@@ -5,11 +5,16 @@ use mainstay_base::error::chain;
 use mainstay_control::CancellationToken;
 use mainstay_controlplane::server;
 
+use super::preflight;
 use crate::args::ServerArgs;
 use crate::outcome::{Code, Failure, Outcome};
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ServerArgs) -> Outcome {
+    let found = preflight::server(&args.data.data_dir, args.listen);
+    if let Some(failure) = Failure::of("MS-PRE-0001", "findings", found.findings) {
+        return Err(failure);
+    }
     let server = server::ServerArgs {
         data_dir: args.data.data_dir.clone(),
         listen: args.listen,

@@ -1,5 +1,6 @@
 //! `mainstay up`: preflight, background process, manifests, and waiting until all is as they say.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::{Client, ResourceExt};
@@ -12,7 +13,7 @@ use super::manifests::{self, Manifest};
 use super::{api, preflight};
 use crate::args::UpArgs;
 use crate::manager::state::{Layout, Running};
-use crate::outcome::{Code, Failure, Outcome};
+use crate::outcome::{Code, Failure, Finding, Outcome};
 use crate::output::{Output, Step};
 
 /// How many steps `up` shows.
@@ -28,9 +29,12 @@ pub fn run(args: &UpArgs, output: &Output) -> Outcome {
     crate::manager::bridge(&args.bridge)?;
     let manifests = manifests::read(&args.files)?;
     let running = Running::read(&layout);
-    check_machine(args, output, running.is_none())?;
+    check(args, output, &layout, &manifests, running.is_none())?;
     if args.dry_run {
-        output.note(&format!("{} objects read; nothing was changed", manifests.len()));
+        let document = json!({"objects": manifests.len(), "changed": false});
+        output.answer("DryRun", document, || {
+            format!("{} objects fit; nothing was changed", manifests.len())
+        });
         return Ok(Code::Ok);
     }
     super::block_on(async {
@@ -44,7 +48,14 @@ pub fn run(args: &UpArgs, output: &Output) -> Outcome {
     })
 }
 
-fn check_machine(args: &UpArgs, output: &Output, fresh: bool) -> Result<(), Failure> {
+/// Looks at the computer and at the manifests; changes nothing.
+fn check(
+    args: &UpArgs,
+    output: &Output,
+    layout: &Layout,
+    manifests: &[Manifest],
+    fresh: bool,
+) -> Result<(), Failure> {
     let step = output.step(1, STEPS, "preflight", None);
     let addresses = if fresh {
         vec![args.listen, args.dashboard]
@@ -52,20 +63,41 @@ fn check_machine(args: &UpArgs, output: &Output, fresh: bool) -> Result<(), Fail
         Vec::new()
     };
     let all = preflight::run(&args.data.data_dir, &addresses).without(&args.ignore);
-    if all.findings.is_empty() {
-        step.done(&format!("{} checks", all.checks));
-        return Ok(());
+    let wrong = super::block_on(check_manifests(args, layout, manifests, fresh))?;
+    let (kind, id) = match wrong.is_empty() {
+        true => ("findings", "MS-PRE-0001"),
+        false => ("problems", "MS-CFG-0002"),
+    };
+    let findings: Vec<_> = wrong.into_iter().chain(all.findings).collect();
+    if let Some(failure) = Failure::of(id, kind, findings) {
+        drop(step);
+        return Err(failure);
     }
-    drop(step);
-    output.note(preflight::table(&all).trim_end());
-    let names: Vec<&str> = all.findings.iter().map(|finding| finding.name.as_str()).collect();
-    let problem = format!(
-        "{} of {} checks failed: {}",
-        names.len(),
-        all.checks,
-        names.join(", ")
-    );
-    Err(Failure::new("MS-PRE-0001", problem))
+    step.done(&format!("{} checks, {} objects", all.checks, manifests.len()));
+    Ok(())
+}
+
+async fn check_manifests(
+    args: &UpArgs,
+    layout: &Layout,
+    manifests: &[Manifest],
+    fresh: bool,
+) -> Result<Vec<Finding>, Failure> {
+    let surroundings = crate::manager::surroundings(&args.bridge)?;
+    if fresh || manifests.is_empty() {
+        return Ok(manifests::check(manifests, &[], &|_, _| false, &surroundings));
+    }
+    let client = api::admin(layout).await?;
+    let live = manifests::live(&client).await?;
+    let mut served = HashSet::new();
+    for manifest in manifests {
+        let (version, kind) = (manifest.api_version(), manifest.kind());
+        if manifests::serves(&client, version, kind).await {
+            served.insert((version, kind));
+        }
+    }
+    let serves = |version: &str, kind: &str| served.contains(&(version, kind));
+    Ok(manifests::check(manifests, &live, &serves, &surroundings))
 }
 
 async fn bring_up(args: &UpArgs, output: &Output, layout: &Layout, manifests: &[Manifest]) -> Outcome {

@@ -19,6 +19,8 @@ use mainstay_base::clock::{SharedClock, SystemClock};
 use mainstay_base::error::chain;
 use mainstay_control::CancellationToken;
 use mainstay_controlplane::{Config, ControlPlane};
+use mainstay_fleet::admission::FitsInventory;
+use mainstay_fleet::validate::set::Surroundings;
 use mainstay_fleet::{FleetConfig, Providers, SocketProber};
 use mainstay_host::ledger::Ledger;
 use mainstay_os::Store;
@@ -32,6 +34,8 @@ use state::{Layout, Running};
 
 /// Field manager of what this process applies by itself.
 const FIELD_MANAGER: &str = "mainstay";
+/// The provider of machines on this computer.
+const LOCAL: &str = "local";
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ManageArgs) -> Outcome {
@@ -78,7 +82,7 @@ async fn manage(args: &ManageArgs) -> Outcome {
         stop: stop.clone(),
         running: Default::default(),
     });
-    let providers: Providers = [("local".to_string(), Arc::new(provider) as _)].into();
+    let providers: Providers = [(LOCAL.to_string(), Arc::new(provider) as _)].into();
     let fleet = FleetConfig {
         client: plane.client(UserInfo::component("system:mainstay:fleet")),
         clock: clock.clone(),
@@ -157,6 +161,17 @@ pub fn bridge(cidr: &str) -> Result<(Ipv4Addr, u8), Failure> {
     Ok((Ipv4Addr::from(network + 1), prefix))
 }
 
+/// What clusters are checked against besides objects: the providers wired below, and the machines' network.
+pub fn surroundings(bridge_cidr: &str) -> Result<Surroundings, Failure> {
+    let (gateway, prefix) = bridge(bridge_cidr)?;
+    let network = ipnet::IpNet::new(IpAddr::V4(gateway), prefix)
+        .map_err(|error| Failure::new("MS-CFG-0003", format!("--bridge: {error}")))?;
+    Ok(Surroundings {
+        providers: vec![LOCAL.into()],
+        reserved: vec![("the machines' network (--bridge)".into(), network.trunc())],
+    })
+}
+
 async fn management_plane(
     args: &ManageArgs,
     layout: &Layout,
@@ -167,6 +182,7 @@ async fn management_plane(
     let mut config = Config::new(engine, "management");
     config.name = "mainstay".into();
     config.directory = Some(layout.pki());
+    config.admit = vec![Arc::new(FitsInventory::new(surroundings(&args.bridge)?))];
     config.listen = Some(args.listen);
     config.serving_names = vec![
         "localhost".into(),
