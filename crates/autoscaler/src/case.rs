@@ -478,6 +478,7 @@ impl World {
             now,
             groups: self.groups.clone(),
             snapshot: self.snapshot.clone(),
+            not_usable: BTreeMap::new(),
             kept_nodes: self.kept_nodes.clone(),
             pending: self.pending.clone(),
             budgets: self.budgets.clone(),

@@ -45,6 +45,8 @@ pub struct Overrides {
     pub delay_after_add_seconds: Option<i64>,
     /// See [`Options::provision_seconds`].
     pub provision_seconds: Option<i64>,
+    /// See [`Options::startup_seconds`].
+    pub startup_seconds: Option<i64>,
 }
 
 /// Everything one pass looks at.
@@ -56,6 +58,8 @@ pub struct Observation {
     pub groups: Vec<Group>,
     /// Nodes with their pods.
     pub snapshot: Snapshot,
+    /// Nodes that pods cannot use yet or now (not ready, or with taints of a start), and when each was made.
+    pub not_usable: BTreeMap<Arc<str>, i64>,
     /// Nodes that are annotated to stay.
     pub kept_nodes: BTreeSet<Arc<str>>,
     /// Waiting pods that the scheduler found no place for, equal ones together.
@@ -64,6 +68,16 @@ pub struct Observation {
     pub budgets: Budgets,
     /// What is known about controllers.
     pub owners: Arc<dyn Owners + Send + Sync>,
+}
+
+impl Observation {
+    /// Tells whether a node of a group is there but still starting: it will take pods soon, like one under way.
+    pub fn is_starting(&self, group: &Group, node: &str, options: &Options) -> bool {
+        let limit = group.overrides.startup_seconds.unwrap_or(options.startup_seconds);
+        self.not_usable
+            .get(node)
+            .is_some_and(|made| self.now - made < limit)
+    }
 }
 
 /// Options; the defaults are cluster-autoscaler's.
@@ -93,6 +107,8 @@ pub struct Options {
     pub expendable_priority: i32,
     /// How long a new machine may take to become a node.
     pub provision_seconds: i64,
+    /// How long a node that is not usable counts as one that is still starting.
+    pub startup_seconds: i64,
     /// Rest of a group after a failure: first, longest, forgotten after.
     pub backoff_seconds: (i64, i64, i64),
     /// Whether nodes are removed at all.
@@ -138,6 +154,7 @@ impl Default for Options {
             min_memory_bytes: 0,
             expendable_priority: -10,
             provision_seconds: 900,
+            startup_seconds: 900,
             backoff_seconds: (300, 1800, 10_800),
             scale_down: true,
             utilization_threshold: 0.5,

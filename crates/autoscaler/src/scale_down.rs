@@ -31,7 +31,7 @@ pub fn scale_down(
     }
     let group_of = group_of_nodes(seen);
     state.unremovable_until.retain(|_, until| *until > seen.now);
-    let candidates = candidates(seen, &group_of);
+    let candidates = candidates(seen, options, &group_of);
     let eligible = eligible(seen, state, options, &group_of, &candidates, &cluster, decision);
     let unneeded = simulate(seen, state, options, &group_of, &mut cluster, eligible, decision);
     remember(state, &unneeded, seen.now);
@@ -54,12 +54,11 @@ fn group_of_nodes(seen: &Observation) -> BTreeMap<Arc<str>, usize> {
         .collect()
 }
 
-/// Nodes of groups that may shrink, in the snapshot's order.
-fn candidates(seen: &Observation, group_of: &BTreeMap<Arc<str>, usize>) -> Vec<Arc<str>> {
+/// Nodes of groups that may shrink, in the snapshot's order; one that is still starting was just asked for.
+fn candidates(seen: &Observation, options: &Options, group_of: &BTreeMap<Arc<str>, usize>) -> Vec<Arc<str>> {
     let may_shrink = |name: &Arc<str>| {
-        group_of
-            .get(name)
-            .is_some_and(|at| seen.groups[*at].target > seen.groups[*at].min)
+        let group = group_of.get(name).map(|at| &seen.groups[*at]);
+        group.is_some_and(|group| group.target > group.min && !seen.is_starting(group, name, options))
     };
     seen.snapshot
         .nodes()

@@ -1,6 +1,7 @@
 //! Scale-up: which group grows by how much so that waiting pods find a place.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mainstay_placement::Resources;
 use mainstay_placement::pack::{Class, open_node, place, suits};
@@ -25,7 +26,7 @@ struct Candidate {
 /// Gives up machines that never became nodes; their groups rest.
 pub fn give_up_late(seen: &mut Observation, state: &mut State, options: &Options, decision: &mut Decision) {
     for group in &mut seen.groups {
-        let missing = upcoming(group, state, options, seen.now);
+        let missing = missing(group, state, options, seen.now);
         let limit = group
             .overrides
             .provision_seconds
@@ -48,16 +49,25 @@ pub fn give_up_late(seen: &mut Observation, state: &mut State, options: &Options
     }
 }
 
-/// How many machines of a group are under way: wanted but not yet nodes (nodes that go do not count).
-pub fn upcoming(group: &Group, state: &State, options: &Options, now: i64) -> usize {
-    let going = |name: &&std::sync::Arc<str>| {
-        state
-            .deleting_since
-            .get(&***name)
-            .is_some_and(|since| now - since < options.deletion_retry_seconds)
+/// How many machines of a group are wanted but not yet nodes (nodes that go do not count).
+fn missing(group: &Group, state: &State, options: &Options, now: i64) -> usize {
+    let stays = |name: &&Arc<str>| !is_going(name, state, options, now);
+    let there = group.nodes.iter().filter(stays).count();
+    group.target.saturating_sub(there)
+}
+
+/// How many nodes of a group are under way: machines that are not yet nodes, and nodes that are still starting.
+pub fn upcoming(group: &Group, seen: &Observation, state: &State, options: &Options) -> usize {
+    let usable = |name: &&Arc<str>| {
+        !is_going(name, state, options, seen.now) && !seen.is_starting(group, name, options)
     };
-    let going = group.nodes.iter().filter(going).count();
-    group.target.saturating_sub(group.nodes.len() - going)
+    let there = group.nodes.iter().filter(usable).count();
+    group.target.saturating_sub(there)
+}
+
+fn is_going(name: &str, state: &State, options: &Options, now: i64) -> bool {
+    let since = state.deleting_since.get(name);
+    since.is_some_and(|since| now - since < options.deletion_retry_seconds)
 }
 
 /// Puts waiting pods on nodes that are there or under way, in `cluster`; gives those left over.
@@ -67,14 +77,20 @@ pub fn place_waiting(
     state: &State,
     options: &Options,
 ) -> Vec<Class> {
+    // A node that is still starting stands in the cluster as a copy of its group's template, as one under way does.
+    let starting = |name: &str| {
+        let own = |group: &&Group| group.nodes.contains(name);
+        let group = seen.groups.iter().find(own);
+        group.is_some_and(|group| seen.is_starting(group, name, options))
+    };
     let usable = |at: &usize| {
         let info = &cluster.nodes()[*at].info;
-        info.ready && !state.deleting_since.contains_key(&*info.name)
+        info.ready && !state.deleting_since.contains_key(&*info.name) && !starting(&info.name)
     };
     // From the end: the first nodes, which are the first candidates to go, stay as empty as they are.
     let mut positions: Vec<usize> = (0..cluster.nodes().len()).rev().filter(usable).collect();
     for group in &seen.groups {
-        for number in 0..upcoming(group, state, options, seen.now) {
+        for number in 0..upcoming(group, seen, state, options) {
             positions.push(open_node(cluster, &group.template, number));
         }
     }
@@ -419,5 +435,115 @@ fn explain(
             }
         }
         decision.unhelped.push(unhelped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mainstay_placement::drain::AllPresent;
+    use mainstay_placement::{Eviction, Node, NodeInfo, Pod, Shape};
+    use serde_json::json;
+
+    const NOW: i64 = 10_000;
+
+    fn node(name: &str, taints: serde_json::Value) -> NodeInfo {
+        let spec = serde_json::from_value(json!({"taints": taints})).expect("a spec");
+        let status = json!({"capacity": {"cpu": "2", "memory": "4Gi", "pods": "10"},
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        let status = serde_json::from_value(status).expect("a status");
+        NodeInfo::new(name, BTreeMap::new(), &spec, &status)
+    }
+
+    fn waiting(cpu: &str, count: usize) -> Class {
+        let spec = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
+        let spec = serde_json::from_value(spec).expect("a spec");
+        let pod = Pod {
+            uid: "p".into(),
+            name: "p".into(),
+            shape: Arc::new(Shape::new("default", &BTreeMap::new(), &spec)),
+            eviction: Arc::new(Eviction::default()),
+            since: 0,
+            deleted_at: None,
+        };
+        Class {
+            pod: Arc::new(pod),
+            count,
+        }
+    }
+
+    /// Two machines wanted, one node there: it reports ready but still has the taint of its start.
+    fn seen(not_usable: &[(&str, i64)], pending: Class) -> Observation {
+        let mut snapshot = Snapshot::new();
+        let fresh = json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]);
+        snapshot.set_node(Arc::new(node("n1", fresh)));
+        let group = Group {
+            id: "a".into(),
+            min: 1,
+            max: 4,
+            target: 2,
+            template: Node::new(Arc::new(node("a", json!([])))),
+            nodes: [Arc::from("n1")].into(),
+            ..Group::default()
+        };
+        Observation {
+            now: NOW,
+            groups: vec![group],
+            snapshot,
+            not_usable: not_usable
+                .iter()
+                .map(|(name, made)| (Arc::from(*name), *made))
+                .collect(),
+            kept_nodes: Default::default(),
+            pending: vec![pending],
+            budgets: Default::default(),
+            owners: Arc::new(AllPresent),
+        }
+    }
+
+    #[test]
+    fn pods_that_fit_on_machines_under_way_and_nodes_that_start_make_nothing_grow() {
+        let rows = [
+            (
+                "one starts, one is under way",
+                &[("n1", NOW - 20)][..],
+                2,
+                "NotNeeded {}",
+            ),
+            (
+                "they are not enough",
+                &[("n1", NOW - 20)][..],
+                3,
+                r#"Successful {"a": 1}"#,
+            ),
+            (
+                "it has been starting for too long",
+                &[("n1", NOW - 1000)][..],
+                2,
+                r#"Successful {"a": 1}"#,
+            ),
+            (
+                "its taint has another reason",
+                &[][..],
+                2,
+                r#"Successful {"a": 1}"#,
+            ),
+        ];
+        for (about, not_usable, pods, expected) in rows {
+            let mut seen = seen(not_usable, waiting("1500m", pods));
+            let (mut state, options) = (State::default(), Options::default());
+            let decision = crate::run_once(&mut seen, &mut state, &options);
+            let text = format!("{} {:?}", decision.scale_up.as_str(), decision.increase);
+            assert_eq!(text, expected, "{about}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_starts_is_no_candidate_to_go() {
+        let mut seen = seen(&[("n1", NOW - 20)], waiting("1", 1));
+        let (mut state, options) = (State::default(), Options::default());
+        let decision = crate::run_once(&mut seen, &mut state, &options);
+        assert_eq!(decision.scale_down.as_str(), "NoCandidates");
+        assert!(state.unneeded_since.is_empty(), "{state:?}");
     }
 }

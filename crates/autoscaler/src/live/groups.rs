@@ -29,7 +29,26 @@ const PRICE: &str = "mainstay.dev/price-per-hour";
 /// The taint on nodes that go.
 pub const GOING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// Taints that Kubernetes puts on and takes off by itself: a new node will not keep them.
-const PASSING_TAINT_PREFIXES: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
+const PASSING_TAINT_PREFIXES: [&str; 4] = [
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "node.cluster.x-k8s.io/uninitialized",
+    START_TAINT_PREFIX,
+];
+/// Taints of whoever prepares new nodes; cluster-autoscaler's own prefix.
+const START_TAINT_PREFIX: &str = "startup-taint.cluster-autoscaler.kubernetes.io/";
+/// Taints that nodes have until they are ready for the first time (the node life cycle, cloud and Cluster API).
+const START_TAINTS: [&str; 4] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/network-unavailable",
+    "node.cloudprovider.kubernetes.io/uninitialized",
+    "node.cluster.x-k8s.io/uninitialized",
+];
+
+/// Tells whether a taint with this key says that its node is still starting.
+pub fn is_start_taint(key: &str) -> bool {
+    START_TAINTS.contains(&key) || key.starts_with(START_TAINT_PREFIX)
+}
 
 /// What a group is in the management cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,10 +257,11 @@ fn nodes_of(
     mine: impl Fn(&MachineView) -> bool,
 ) -> BTreeMap<Arc<str>, String> {
     let mut nodes = BTreeMap::new();
-    let here = seen
-        .machines
-        .iter()
-        .filter(|machine| machine.metadata.namespace.as_deref() == Some(namespace));
+    // A machine that is being deleted is replaced or was taken off the group's size: its node no longer counts.
+    let here = seen.machines.iter().filter(|machine| {
+        machine.metadata.namespace.as_deref() == Some(namespace)
+            && machine.metadata.deletion_timestamp.is_none()
+    });
     for machine in here.filter(|machine| mine(machine)) {
         let name = machine.metadata.name.clone().unwrap_or_default();
         let is_node = |node: &&Arc<NodeView>| {
@@ -262,7 +282,7 @@ fn nodes_of(
     nodes
 }
 
-/// What a new node looks like: a ready one that is there, cleaned; else what is declared.
+/// What a new node looks like: a ready one that is there, cleaned; else what is declared; else one that is there.
 fn template(
     group: &str,
     machines: &BTreeMap<Arc<str>, String>,
@@ -271,15 +291,15 @@ fn template(
     labels: BTreeMap<String, String>,
     taints: Vec<Taint>,
 ) -> Option<Node> {
-    let ready = machines.keys().filter_map(|name| workload.snapshot.node(name));
-    if let Some(example) = ready
-        .into_iter()
-        .find(|node| node.info.ready && !node.info.unschedulable)
-    {
+    let there = || machines.keys().filter_map(|name| workload.snapshot.node(name));
+    let ready = there().find(|node| node.info.ready && !node.info.unschedulable);
+    if let Some(example) = ready {
         return Some(cleaned(group, example));
     }
     if capacity.is_empty() {
-        return None;
+        // A node that is not ready still knows its size.
+        let sized = there().find(|node| node.info.allocatable.cpu_milli > 0);
+        return sized.map(|example| cleaned(group, example));
     }
     Some(declared(group, workload, capacity, labels, taints))
 }
@@ -287,6 +307,7 @@ fn template(
 fn cleaned(group: &str, example: &Node) -> Node {
     let mut info = (*example.info).clone();
     info.name = group.into();
+    (info.ready, info.unschedulable) = (true, false);
     info.labels.insert(HOSTNAME.to_owned(), group.to_owned());
     info.taints.retain(|taint| {
         taint.key != GOING_TAINT
@@ -395,6 +416,7 @@ fn overrides(annotations: &BTreeMap<String, String>) -> Overrides {
         unready_seconds: seconds("scaledownunreadytime"),
         delay_after_add_seconds: seconds("scaledowndelayafteradd"),
         provision_seconds: seconds("maxnodeprovisiontime"),
+        startup_seconds: seconds("maxnodestartuptime"),
     }
 }
 

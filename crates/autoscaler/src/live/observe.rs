@@ -10,7 +10,7 @@ use mainstay_placement::{Pod, Snapshot};
 use mainstay_scheduler::budgets::{self, BudgetView};
 use mainstay_scheduler::world::{NodeView, PodView};
 
-use super::groups::{Management, Source, Workload, groups};
+use super::groups::{Management, Source, Workload, groups, is_start_taint};
 use super::views::{DaemonView, DeploymentView, MachineView, PoolView};
 use crate::model::Observation;
 
@@ -103,6 +103,7 @@ impl Caches {
         let seen = Observation {
             now,
             groups: sources.iter().map(|source| source.group.clone()).collect(),
+            not_usable: nodes.iter().filter_map(not_usable).collect(),
             kept_nodes: nodes.iter().filter_map(kept).collect(),
             snapshot,
             pending,
@@ -117,6 +118,17 @@ impl Caches {
         nodes.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         nodes
     }
+}
+
+/// The name and age of a node that pods cannot use: it does not report ready, or has a taint of its start.
+fn not_usable(node: &Arc<NodeView>) -> Option<(Arc<str>, i64)> {
+    let starts = |taint: &mainstay_semantics::toleration::Taint| is_start_taint(&taint.key);
+    if node.status.is_ready() && !node.spec.taints.iter().any(starts) {
+        return None;
+    }
+    let made = node.metadata.creation_timestamp.as_ref();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    Some((Arc::from(name), made.map_or(0, |time| time.0.as_second())))
 }
 
 fn kept(node: &Arc<NodeView>) -> Option<Arc<str>> {
