@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::validate::FieldError;
 use crate::validate::set::{KINDS, Surroundings, check};
 
-/// Kinds whose specs are checked against the inventory. The inventory itself may be registered in any order.
-const CHECKED: [&str; 2] = ["ClusterDeployment", "NodePool"];
+/// Kinds whose specs are checked, most of them against the inventory. The inventory itself may be registered in any order.
+const CHECKED: [&str; 3] = ["ClusterDeployment", "NodePool", "OSImage"];
 /// The server's caches may be a moment behind what the same client wrote just before.
 const CATCH_UP: Duration = Duration::from_millis(20);
 /// How often they are looked at again before an object is refused.

@@ -1,7 +1,7 @@
 //! What the fleet controllers are given: the outside world behind traits that the wiring implements.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -110,6 +110,21 @@ pub enum ImageError {
         /// End of the output.
         problem: String,
     },
+    /// Old images could not be removed.
+    #[error("failed to remove old images: {problem}")]
+    Retention {
+        /// Why.
+        problem: String,
+    },
+}
+
+/// Which composed images stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Commits that are offered, run or to be run.
+    pub commits: BTreeSet<String>,
+    /// How many others, newest first.
+    pub spare_commits: usize,
 }
 
 /// Composes images.
@@ -117,6 +132,8 @@ pub enum ImageError {
 pub trait ImageBuilder: Send + Sync + 'static {
     /// Composes the image; equal inputs give the commit that exists already.
     async fn compose(&self, image: &OSImage) -> Result<ComposedImage, ImageError>;
+    /// Removes images that need not stay. What machines of this computer have mounted stays whatever is said here.
+    async fn retain(&self, keep: &Keep) -> Result<(), ImageError>;
 }
 
 /// Everything that [`crate::start`] needs.

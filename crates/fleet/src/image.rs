@@ -27,7 +27,12 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
     {
         return Ok(Requeue::Never);
     }
-    let result = ctx.images.compose(&image).await;
+    let result = match crate::unbuilt::os_image(&image.spec).first() {
+        Some(refused) => Err(ImageError::Invalid {
+            problem: refused.to_string(),
+        }),
+        None => ctx.images.compose(&image).await,
+    };
     let now = ctx.clock.now();
     let mut requeue = Requeue::Never;
     match result {
@@ -54,7 +59,7 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
         Err(error) => {
             let reason = match error {
                 ImageError::Invalid { .. } => reasons::INVALID,
-                ImageError::Failed { .. } => {
+                ImageError::Failed { .. } | ImageError::Retention { .. } => {
                     requeue = Requeue::After(RETRY);
                     reasons::COMPOSE_FAILED
                 }

@@ -10,11 +10,13 @@ pub mod image;
 pub mod plane;
 pub mod pool;
 pub mod probe;
+pub mod retention;
 mod start;
+pub mod unbuilt;
 pub mod validate;
 
 pub use config::{
-    ComposedImage, Context, FleetConfig, ImageBuilder, ImageError, PlaneError, PlaneHost, PlaneRequest,
+    ComposedImage, Context, FleetConfig, ImageBuilder, ImageError, Keep, PlaneError, PlaneHost, PlaneRequest,
     Providers, RunningPlane,
 };
 pub use probe::{Prober, SocketProber};

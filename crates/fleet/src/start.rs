@@ -11,7 +11,7 @@ use mainstay_capi::{CLUSTER_NAME_LABEL, Cluster, Machine, MachineDeployment};
 use mainstay_control::{Cache, Change, Controller, ObjectKey, Projection, Scope};
 use mainstay_machines as machines;
 
-use crate::{Context, FleetConfig, cluster, compute, host, image, plane, pool, probe};
+use crate::{Context, FleetConfig, cluster, compute, host, image, plane, pool, probe, retention};
 
 /// The running fleet controllers.
 #[derive(Debug)]
@@ -168,6 +168,14 @@ fn start_inventory(ctx: &Arc<Context>, caches: &Caches) {
             .concurrency(1)
             .wake_on(&caches.images, itself),
         image::reconcile
+    );
+    run!(
+        ctx,
+        Controller::new("imageretention")
+            .concurrency(1)
+            .wake_on(&caches.images, retention::by_image)
+            .wake_on(&caches.nodes, retention::by_machine),
+        retention::reconcile
     );
 }
 

@@ -9,6 +9,8 @@ use kube::ResourceExt;
 use mainstay_api::{ClusterDeployment, Host, HostState, NodePoolSpec, SKU_LABEL, cluster::ControlPlaneType};
 use mainstay_machines::{objects::selector, rules::version::Version};
 
+use crate::unbuilt;
+
 /// Most pool machines that a pod range can serve: each takes a /24 (IPv4) or a /64 (IPv6).
 const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
@@ -141,6 +143,7 @@ pub fn cluster_deployment(object: &ClusterDeployment, world: &World) -> Vec<Fiel
             "only Hosted can be built so far",
         ));
     }
+    errors.extend(unbuilt::cluster(object));
     network(object, world, &mut errors);
     let mut names: Vec<&str> = Vec::new();
     for (index, pool) in object.spec.node_pools.iter().enumerate() {
@@ -285,6 +288,7 @@ fn node_pool(path: &str, name: &str, pool: &NodePoolSpec, world: &World, errors:
             format!("{:?} is not one of: {known}", pool.provider),
         ));
     }
+    errors.extend(unbuilt::node_pool(path, pool));
     if let Some(range) = pool.autoscaling.as_ref().filter(|range| range.min > range.max) {
         let message = format!("min {} is greater than max {}", range.min, range.max);
         errors.push(wrong(Rule::Value, format!("{path}.autoscaling"), message));

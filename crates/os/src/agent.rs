@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mainstay_host::command::program;
 use mainstay_host::supervise::Service;
 use serde::{Deserialize, Serialize};
 
@@ -126,12 +127,33 @@ impl ImageFacts {
     }
 }
 
+/// Version of what is done to the agent's layer: a change of the code that changes layers raises it.
+const LAYER_FORMAT: u32 = 2;
+
+/// Copies a program without its symbols, which no machine needs: a development build is mostly symbols, and every new
+/// agent is a new layer. Copies it as it is where there is no `strip`.
+fn strip(from: &Path, to: &Path) -> Result<()> {
+    let stripped = program("strip")
+        .args(["--strip-all", "-o"])
+        .arg(to)
+        .arg(from)
+        .run();
+    match stripped {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::debug!(error = %error, "the agent keeps its symbols");
+            fs::copy(from, to).map(drop).map_err(io("copy", from))
+        }
+    }
+}
+
 impl Agent {
     /// Digest of the layer's content.
     pub(crate) fn digest(&self) -> Result<String> {
         let binary = digest::of_files(&[&self.binary])?.concat();
         let services = serde_json::to_string(&self.services).expect("plain data with string keys serializes");
         let text = [binary.as_str(), &self.version, &services, CONTAINERD_CONFIG].join("\n");
+        let text = format!("{LAYER_FORMAT}\n{text}");
         Ok(digest::of_bytes(text.as_bytes()))
     }
 
@@ -139,7 +161,7 @@ impl Agent {
     pub(crate) fn write_layer(&self, folder: &Path, facts: &ImageFacts, treefile: &Treefile) -> Result<()> {
         let binary = folder.join("usr/bin/mainstay");
         fs::create_dir_all(folder.join("usr/bin")).map_err(io("create", folder))?;
-        fs::copy(&self.binary, &binary).map_err(io("copy", &self.binary))?;
+        strip(&self.binary, &binary)?;
         let executable = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&binary, executable).map_err(io("change the mode of", &binary))?;
         let json =
@@ -157,5 +179,24 @@ impl Agent {
             &folder.join("usr/etc/containerd/config.toml"),
             CONTAINERD_CONFIG.as_bytes(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_loses_its_symbols_and_anything_else_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::env::current_exe().unwrap();
+        let to = dir.path().join("stripped");
+        strip(&own, &to).unwrap();
+        let size = |path: &Path| fs::metadata(path).unwrap().len();
+        assert!(size(&to) <= size(&own));
+        let script = dir.path().join("script");
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        strip(&script, &to).unwrap();
+        assert_eq!(fs::read_to_string(&to).unwrap(), "#!/bin/sh\n");
     }
 }

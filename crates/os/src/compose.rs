@@ -17,6 +17,8 @@ use crate::{deb, digest, host_sources, layout, rpm};
 
 /// A branch per image keeps its commit until retention removes it.
 pub(crate) const COMMIT_BRANCHES: &str = "mainstay/commit";
+/// A branch per base layer, named by the digest of what it was made of.
+pub(crate) const BASE_BRANCHES: &str = "mainstay/base";
 
 /// Images of one data directory: the repository, the package cache and the deployments.
 #[derive(Debug, Clone)]
@@ -83,8 +85,7 @@ impl Store {
         let treefile = &host_sources::resolved(treefile)?;
         let key = treefile.signing_key()?;
         treefile.source_kind()?;
-        fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;
-        let _turn = lock(&self.cache.join("lock"))?;
+        let _turn = self.turn()?;
         let lock = self.snapshot(treefile, policy)?;
         let repository = self.repository()?;
         let base = self.base(treefile, &lock, &repository)?;
@@ -102,8 +103,7 @@ impl Store {
         let treefile = &host_sources::resolved(treefile)?;
         let key = treefile.signing_key()?;
         treefile.source_kind()?;
-        fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;
-        let _turn = lock(&self.cache.join("lock"))?;
+        let _turn = self.turn()?;
         let lock = self.snapshot(treefile, policy)?;
         let repository = self.repository()?;
         let base = self.base(treefile, &lock, &repository)?;
@@ -137,8 +137,14 @@ impl Store {
         Ok(lock)
     }
 
+    /// Waits for the turn to compose; it ends with the answer's life.
+    pub(crate) fn turn(&self) -> Result<File> {
+        fs::create_dir_all(&self.cache).map_err(io("create", &self.cache))?;
+        lock(&self.cache.join("lock"))
+    }
+
     fn base(&self, treefile: &Treefile, lock: &Lock, repository: &Repository) -> Result<String> {
-        let branch = format!("mainstay/base/{}", lock.inputs_digest());
+        let branch = format!("{BASE_BRANCHES}/{}", lock.inputs_digest());
         if let Some(commit) = repository.resolve(&branch) {
             return Ok(commit);
         }

@@ -17,6 +17,7 @@ pub mod treefile;
 
 pub use agent::{Agent, IMAGE_FACTS, ImageFacts, PAUSE_IMAGE, SERVICES, node_services};
 pub use compose::{Composed, Store};
+pub use deploy::Spare;
 pub use error::{Error, Result};
 pub use mainstay_host::supervise::Service;
 pub use treefile::Treefile;

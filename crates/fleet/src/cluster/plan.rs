@@ -155,13 +155,7 @@ fn steps(seen: &Seen) -> Vec<Step> {
         .and_then(|plane| plane.status.clone())
         .unwrap_or_default();
     if serving.initialization.control_plane_initialized {
-        steps.extend(
-            object
-                .spec
-                .node_pools
-                .iter()
-                .filter_map(|pool| pool_step(seen, &pool.name, &pool.template.spec)),
-        );
+        steps.extend(pool_steps(seen));
     }
     let wanted: Vec<String> = object
         .spec
@@ -176,6 +170,47 @@ fn steps(seen: &Seen) -> Vec<Step> {
         .filter(|name| !wanted.contains(name));
     steps.extend(dropped.map(|name| Step::DropPool { name }));
     steps
+}
+
+/// Fields of a pool that can change without new machines.
+const KEEPS_MACHINES: [&str; 5] = ["replicas", "autoscaling", "update", "deletion", "repairPolicyRef"];
+
+/// Makes and changes pools. With `haltOnFailure` a change that makes new machines reaches one pool after the other:
+/// while a pool is not as it should be, those after it keep what they have.
+fn pool_steps(seen: &Seen) -> Vec<Step> {
+    let spec = &seen.object.spec;
+    let mut steps = Vec::new();
+    let mut busy = false;
+    for pool in &spec.node_pools {
+        let step = pool_step(seen, &pool.name, &pool.template.spec);
+        let rolls = step.as_ref().is_some_and(makes_new_machines);
+        let held = spec.update.halt_on_failure && busy && rolls;
+        busy |= rolls || !is_settled(seen, &pool.name);
+        steps.extend(step.filter(|_| !held));
+    }
+    steps
+}
+
+fn makes_new_machines(step: &Step) -> bool {
+    let Step::ChangePool { patch, .. } = step else {
+        return false;
+    };
+    let fields = patch["spec"].as_object().into_iter().flatten();
+    fields
+        .into_iter()
+        .any(|(name, _)| !KEEPS_MACHINES.contains(&name.as_str()))
+}
+
+/// The pool has all its machines, ready and of its present template.
+fn is_settled(seen: &Seen, name: &str) -> bool {
+    let full = format!("{}-{name}", seen.object.name_any());
+    seen.pools.iter().any(|pool| {
+        let status = pool.status.clone().unwrap_or_default();
+        pool.name_any() == full
+            && status.observed_generation >= pool.metadata.generation.unwrap_or(0)
+            && is_true(&status.conditions, types::READY)
+            && !is_true(&status.conditions, types::ROLLING_OUT)
+    })
 }
 
 fn plane_step(seen: &Seen) -> Option<Step> {
@@ -483,6 +518,53 @@ mod tests {
         let plan = plan(&seen, Timestamp::UNIX_EPOCH);
         assert_eq!((plan.steps, plan.status.phase.as_str()), (vec![], "Invalid"));
         assert_eq!(plan.status.conditions[0].message, "spec.version: bad");
+    }
+
+    #[test]
+    fn a_change_reaches_the_next_pool_when_the_one_before_is_complete() {
+        let mut object = object(2);
+        let second = PoolTemplate {
+            name: "b".into(),
+            ..object.spec.node_pools[0].clone()
+        };
+        object.spec.node_pools.push(second);
+        let mut seen = Seen {
+            object,
+            plane: Some(serving()),
+            cluster: Some(Cluster::default()),
+            infrastructure: Some(ComputeCluster::default()),
+            ..Default::default()
+        };
+        let made = plan(&seen, Timestamp::UNIX_EPOCH).steps.into_iter();
+        seen.pools = made
+            .filter_map(|step| match step {
+                Step::MakePool(pool) => Some(*pool),
+                _ => None,
+            })
+            .collect();
+        let complete = |pool: &mut NodePool| {
+            let ready = condition(types::READY, true, "AsExpected", "", Timestamp::UNIX_EPOCH);
+            pool.status = Some(mainstay_api::NodePoolStatus {
+                conditions: vec![ready],
+                ..Default::default()
+            });
+        };
+        seen.pools.iter_mut().for_each(complete);
+        for pool in &mut seen.object.spec.node_pools {
+            pool.template.spec.version = "v1.36.4".into();
+        }
+        let both = expect![[r#"
+            change pool demo-a: {"version":"v1.36.4"}
+            change pool demo-b: {"version":"v1.36.4"}"#]];
+        seen.object.spec.update.halt_on_failure = false;
+        check(&seen, both);
+        seen.object.spec.update.halt_on_failure = true;
+        check(&seen, expect![[r#"change pool demo-a: {"version":"v1.36.4"}"#]]);
+        seen.pools[0].spec.version = "v1.36.4".into();
+        seen.pools[0].status = None;
+        check(&seen, expect![""]);
+        complete(&mut seen.pools[0]);
+        check(&seen, expect![[r#"change pool demo-b: {"version":"v1.36.4"}"#]]);
     }
 
     #[test]

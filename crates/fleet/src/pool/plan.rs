@@ -24,7 +24,7 @@ use mainstay_machines::objects::controlled_by;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::validate::fits;
+use crate::{unbuilt, validate::fits};
 
 /// Everything the plan depends on.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +124,9 @@ pub fn plan(seen: &Seen, now: Timestamp) -> Plan {
 /// What must be there before machines can be made.
 fn waits_for(seen: &Seen) -> Option<String> {
     let spec = &seen.pool.spec;
+    if let Some(refused) = unbuilt::node_pool("spec", spec).first() {
+        return Some(refused.to_string());
+    }
     if seen.cluster.is_none() {
         return Some(format!("there is no Cluster {:?}", spec.cluster_name));
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use mainstay_api::{API_VERSION, ClusterDeployment, Host, NodePool, Rack};
+use mainstay_api::{API_VERSION, ClusterDeployment, Host, NodePool, OSImage, Rack};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -280,6 +280,9 @@ fn by_kind(object: &Value, all: &Objects<'_>, surroundings: &Surroundings) -> Ve
             .unwrap_or_default(),
         "ClusterDeployment" => serde_json::from_value::<ClusterDeployment>(placed(object))
             .map(|cluster| cluster_deployment(&cluster, &world()))
+            .unwrap_or_default(),
+        "OSImage" => serde_json::from_value::<OSImage>(placed(object))
+            .map(|image| crate::unbuilt::os_image(&image.spec))
             .unwrap_or_default(),
         _ => Vec::new(),
     }

@@ -52,7 +52,10 @@ async fn a_new_image_replaces_machines_one_by_one() {
     world.ready("demo").await;
     world.images.set_commit("c2");
     world
-        .patch::<OSImage>("node", json!({"spec": {"kernelArguments": ["quiet"]}}))
+        .patch::<OSImage>(
+            "node",
+            json!({"spec": {"sysctls": {"net.core.somaxconn": "4096"}}}),
+        )
         .await;
     let fewest = AtomicUsize::new(usize::MAX);
     world

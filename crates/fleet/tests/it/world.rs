@@ -24,7 +24,7 @@ use mainstay_base::clock::SystemClock;
 use mainstay_control::{CancellationToken, ObjectKey};
 use mainstay_controlplane::ControlPlane;
 use mainstay_fleet::{
-    ComposedImage, FleetConfig, ImageBuilder, ImageError, PlaneError, PlaneHost, PlaneRequest, Prober,
+    ComposedImage, FleetConfig, ImageBuilder, ImageError, Keep, PlaneError, PlaneHost, PlaneRequest, Prober,
     RunningPlane,
 };
 use mainstay_machines::{ClusterAccess, context::AccessTable};
@@ -97,6 +97,10 @@ impl ImageBuilder for Images {
             commit,
             ..Default::default()
         })
+    }
+
+    async fn retain(&self, _: &Keep) -> Result<(), ImageError> {
+        Ok(())
     }
 }
 

@@ -1,15 +1,21 @@
-//! Composes operating system images for the fleet, with this binary as their agent.
+//! Composes operating system images for the fleet, with this binary as their agent, and removes old ones.
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use mainstay_api::OSImage;
 use mainstay_base::error::chain;
-use mainstay_fleet::{ComposedImage, ImageBuilder, ImageError};
+use mainstay_fleet::{ComposedImage, ImageBuilder, ImageError, Keep};
 use mainstay_os::snapshot::Policy;
-use mainstay_os::{Agent, Store, Treefile};
+use mainstay_os::{Agent, Spare, Store, Treefile};
+use mainstay_provider::local::LocalProvider;
 
 use crate::commands::version;
+
+/// Deployed trees kept besides those in use: the newest, which the next machine will most likely ask for.
+const SPARE_DEPLOYMENTS: usize = 1;
+/// Base layers kept: the present one and the one before, so that going back installs nothing again.
+const BASES: usize = 2;
 
 /// Composes in one store.
 pub struct Images {
@@ -17,6 +23,8 @@ pub struct Images {
     pub store: Store,
     /// The binary that becomes the image's agent.
     pub binary: PathBuf,
+    /// Tells which trees this computer's machines have mounted.
+    pub provider: LocalProvider,
 }
 
 impl Images {
@@ -70,5 +78,26 @@ impl ImageBuilder for Images {
             size_bytes: 0,
             known_bad: None,
         })
+    }
+
+    async fn retain(&self, keep: &Keep) -> Result<(), ImageError> {
+        let failed = |problem: String| ImageError::Retention { problem };
+        let mut in_use = keep.commits.clone();
+        let mounted = self.provider.commits_in_use().await;
+        in_use.extend(mounted.map_err(|error| failed(chain(&error)))?);
+        let spare = Spare {
+            deployments: SPARE_DEPLOYMENTS,
+            commits: keep.spare_commits,
+            bases: BASES,
+        };
+        let store = self.store.clone();
+        let removed = tokio::task::spawn_blocking(move || store.retain(&in_use, spare))
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(chain(&error)))?;
+        for commit in removed {
+            tracing::info!(commit, "old image removed");
+        }
+        Ok(())
     }
 }

@@ -67,11 +67,13 @@ async fn manage(args: &ManageArgs) -> Outcome {
     install_kinds(&plane.client(UserInfo::admin()), kinds)
         .await
         .map_err(|problem| Failure::new("MS-SRV-0001", problem))?;
+    let store = Store::new(&layout.os());
+    let provider = local_provider(&layout, &store, (gateway, prefix), clock.clone()).await?;
     let images = Arc::new(images::Images {
-        store: Store::new(&layout.os()),
+        store,
         binary: own_binary()?,
+        provider: provider.clone(),
     });
-    let provider = local_provider(&layout, &images.store, (gateway, prefix), clock.clone()).await?;
     let planes = Arc::new(planes::Planes {
         engine,
         folder: layout.planes(),

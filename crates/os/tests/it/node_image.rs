@@ -62,7 +62,16 @@ fn the_node_image_composes_and_only_a_changed_agent_changes_the_commit() {
     assert_eq!(found(&other.commit), Some(other.commit.clone()));
     store.deploy(&other.commit).unwrap();
     repository.set_ref(&treefile.branch, &first.commit).unwrap();
-    let removed = store.retain(&in_use, 0).unwrap();
+    let removed = store
+        .retain(
+            &in_use,
+            mainstay_os::Spare {
+                deployments: 0,
+                commits: 0,
+                bases: 1,
+            },
+        )
+        .unwrap();
     assert!(
         removed.contains(&other.commit) && !removed.contains(&first.commit),
         "{removed:?}"
