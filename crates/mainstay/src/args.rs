@@ -120,7 +120,8 @@ pub enum Command {
     /// Print the kubeconfig of the management cluster or of a cluster
     #[command(after_help = "Examples:\n  \
                            mainstay kubeconfig > admin.kubeconfig        # the management cluster\n  \
-                           mainstay kubeconfig demo > demo.kubeconfig    # a cluster it made")]
+                           mainstay kubeconfig demo > demo.kubeconfig    # a cluster it made\n  \
+                           mainstay kubeconfig --user alice > alice.kubeconfig")]
     Kubeconfig(KubeconfigArgs),
     /// Run one bare control plane: API server and store, nothing else
     #[command(after_help = "Examples:\n  \
@@ -271,6 +272,15 @@ pub struct KubeconfigArgs {
     /// The cluster's namespace
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
+    /// Of this user, with a certificate of its own
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// A group of the user; up to two
+    #[arg(long = "group", value_name = "NAME", requires = "user")]
+    pub groups: Vec<String>,
+    /// How long the user's certificate is good for
+    #[arg(long, default_value_t = 24, value_name = "HOURS", requires = "user")]
+    pub hours: u32,
     #[command(flatten)]
     pub target: Target,
 }

@@ -188,7 +188,7 @@ impl Authority {
 
 /// The subject of a certificate. The library keeps one value per attribute type, so at most two organizations fit:
 /// the second goes in by the type's number.
-fn name(common_name: &str, organizations: &[String]) -> DistinguishedName {
+pub(crate) fn name(common_name: &str, organizations: &[String]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     let types = [
         DnType::OrganizationName,

@@ -4,11 +4,13 @@ mod authority;
 mod files;
 mod kubeconfig;
 mod leaf;
+mod request;
 
 pub use authority::{Authority, Pem};
 pub use files::{FileError, write_private};
 pub use kubeconfig::{Credentials, kubeconfig};
 pub use leaf::{CsrFacts, Usage, read_csr};
+pub use request::{ClientRequest, client_request};
 
 /// What can go wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]
