@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+/// The last one needs merge keys, which schemas of custom resources do not carry: clients choose by this list.
 const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -165,6 +166,7 @@ impl Maker<'_> {
             None => json!({"type": "object"}),
         };
         let kinds: &[&str] = match action {
+            "patch" if self.resource.schema.is_some() => &PATCH_TYPES[..3],
             "patch" => &PATCH_TYPES,
             _ if body.is_some() => &["application/json"],
             _ => return,

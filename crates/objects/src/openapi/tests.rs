@@ -96,6 +96,19 @@ fn the_old_document_holds_custom_resources_too() {
     };
     let document = v2(&[deployments(), custom], "v1.36.3", &describe);
     check_references(&document);
+    let strategic = |path: &str| {
+        let kinds = document["paths"][path]["patch"]["consumes"].to_string();
+        kinds
+            .contains("merge-patch+json")
+            .then(|| kinds.contains("strategic"))
+    };
+    assert_eq!(
+        [
+            strategic("/apis/apps/v1/namespaces/{namespace}/deployments/{name}"),
+            strategic("/apis/stable.example.com/v1/namespaces/{namespace}/things/{name}"),
+        ],
+        [Some(true), Some(false)]
+    );
     let thing = &document["definitions"]["com.example.stable.v1.Thing"];
     assert_eq!(
         thing["properties"]["spec"],
