@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 pub use events::{Change, Event, close, open};
 pub use resource::{Page, PageRequest, ResourceCache, Scope, Subscription};
-pub use selection::Selection;
+pub use selection::{Selection, Shown};
 
 use crate::hooks::World;
 use crate::object::Object;

@@ -1,6 +1,7 @@
 //! What a list or watch selects: label and field selectors checked against a resource, matched over raw heads.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use mainstay_semantics::selector::{FieldSelector, Labels, Selector};
 
@@ -76,6 +77,11 @@ impl Selection {
         self
     }
 
+    /// Whether it depends on the rights of who asks.
+    pub fn is_restricted(&self) -> bool {
+        self.visible.is_some()
+    }
+
     /// Whether everything is selected.
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_empty() && self.visible.is_none()
@@ -121,6 +127,33 @@ impl Selection {
     }
 }
 
+/// What one watcher has been shown, by uid. Needed where rights select: a right may begin after its object was made,
+/// and end before the object does (a namespace's bindings go first), and the watcher is to hear of both.
+#[derive(Debug, Default)]
+pub struct Shown(HashSet<String>);
+
+impl Shown {
+    /// Notes an object that the watcher has got.
+    pub fn note(&mut self, object: &Object) {
+        self.0.insert(object.uid().into_owned());
+    }
+
+    /// Tells what the watcher is told of an event.
+    pub fn change(&mut self, selection: &Selection, event: &Event) -> Option<Change> {
+        let uid = event.new.as_ref().or(event.old.as_ref())?.uid().into_owned();
+        match selection.change(event) {
+            Some(Change::Added | Change::Modified) => match self.0.insert(uid) {
+                true => Some(Change::Added),
+                false => Some(Change::Modified),
+            },
+            gone => {
+                let known = self.0.remove(&uid);
+                (known || gone.is_some()).then_some(Change::Deleted)
+            }
+        }
+    }
+}
+
 impl FieldTerm {
     fn holds(&self, object: &Object) -> bool {
         let value = match &self.which {
@@ -152,5 +185,41 @@ fn which(resource: &Resource, field: &str) -> ApiResult<Which> {
             let message = format!("field label not supported: {field}");
             Err(ApiError::bad_request(message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_watcher_hears_when_its_right_begins_and_when_the_object_goes_after_the_right() {
+        let may = Arc::new(AtomicBool::new(false));
+        let allowed = may.clone();
+        let selection = Selection::default().restrict(Arc::new(move |_| allowed.load(Ordering::Relaxed)));
+        let object = |revision| {
+            let bytes = bytes::Bytes::from_static(br#"{"metadata":{"name":"n","uid":"u"}}"#);
+            Some(Arc::new(Object::new::<&str>(bytes, revision, &[])))
+        };
+        let mut shown = Shown::default();
+        let mut told = Vec::new();
+        let events = [
+            (false, Event::new(1, object(1), None)),
+            (true, Event::new(2, object(2), object(1))),
+            (true, Event::new(3, object(3), object(2))),
+            (false, Event::new(4, None, object(3))),
+            (false, Event::new(5, object(5), None)),
+        ];
+        for (right, event) in &events {
+            may.store(*right, Ordering::Relaxed);
+            told.push(shown.change(&selection, event).map(Change::name));
+        }
+        assert_eq!(
+            told,
+            [None, Some("ADDED"), Some("MODIFIED"), Some("DELETED"), None]
+        );
     }
 }

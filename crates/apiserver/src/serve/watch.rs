@@ -14,7 +14,7 @@ use super::Call;
 use super::options::ListOptions;
 use super::read;
 use crate::body::Body;
-use crate::cache::{Change, Event, PageRequest, Scope, Selection, Subscription};
+use crate::cache::{Change, Event, PageRequest, Scope, Selection, Shown, Subscription};
 use crate::convert;
 use crate::negotiate::{Format, Shape};
 use crate::object::Object;
@@ -41,6 +41,7 @@ pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) 
     let selection = read::selection(resource, call)?;
     let seconds = options.timeout_seconds.filter(|seconds| *seconds > 0);
     let seconds = seconds.unwrap_or_else(|| DEFAULT_SECONDS + server.random_below(DEFAULT_SECONDS));
+    let shown = selection.is_restricted().then(Shown::default);
     let mut stream = Stream {
         server: server.clone(),
         resource: resource.clone(),
@@ -49,6 +50,7 @@ pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) 
         live: None,
         after: 0,
         selection,
+        shown,
         bookmarks: options.bookmarks.then(bookmark_timer),
         initial_end: None,
         deadline: Instant::now_plus(Duration::from_secs(seconds)),
@@ -104,6 +106,8 @@ struct Stream {
     /// Events up to here are known to the client.
     after: u64,
     selection: Selection,
+    /// Only where rights select.
+    shown: Option<Shown>,
     bookmarks: Option<Interval>,
     /// The revision of the end mark that is due after the initial objects.
     initial_end: Option<u64>,
@@ -135,6 +139,7 @@ impl Stream {
                 ..PageRequest::default()
             };
             let (page, subscription) = cache.page_and_subscribe(&request, &self.selection, scope, applied);
+            self.knows(&page.objects);
             self.after = page.revision;
             self.initial = page.objects.into();
             self.initial_end = options.send_initial.map(|_| page.revision);
@@ -142,6 +147,16 @@ impl Stream {
             return Ok(());
         }
         self.after = options.revision.unwrap_or(applied);
+        if self.shown.is_some() {
+            // The client has listed a moment ago what it may see.
+            let request = PageRequest {
+                namespace,
+                ..PageRequest::default()
+            };
+            if let Ok(page) = cache.page(&request, &self.selection, applied) {
+                self.knows(&page.objects);
+            }
+        }
         match cache.subscribe(scope, self.after) {
             Ok(Subscription { backlog, live }) => {
                 backlog.iter().for_each(|event| self.push(event));
@@ -150,6 +165,12 @@ impl Stream {
             Err(floor) => self.fail(&expired(self.after, floor)),
         }
         Ok(())
+    }
+
+    fn knows(&mut self, objects: &[Arc<Object>]) {
+        if let Some(shown) = self.shown.as_mut() {
+            objects.iter().for_each(|object| shown.note(object));
+        }
     }
 
     fn scope(&self, namespace: Option<&str>) -> Scope {
@@ -239,7 +260,11 @@ impl Stream {
         if event.revision <= self.after {
             return;
         }
-        let Some(change) = self.selection.change(event) else {
+        let change = match self.shown.as_mut() {
+            None => self.selection.change(event),
+            Some(shown) => shown.change(&self.selection, event),
+        };
+        let Some(change) = change else {
             return;
         };
         let as_stored = self.wanted.format == Format::JSON && self.resource.is_stored_as_served();
