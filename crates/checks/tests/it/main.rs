@@ -8,5 +8,8 @@ mod dashboard;
 mod local;
 mod manners;
 mod network;
+mod scale;
 mod server;
+mod support;
 mod tools;
+mod users;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::local::{Installation, ready_nodes};
+use crate::support::{Installation, ready_nodes};
 use crate::tools::{Said, apply, kubectl, try_kubectl, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
