@@ -286,7 +286,7 @@ mod tests {
             };
             add_route(&bridge.name, &route)?;
             assert!(add_route(&bridge.name, &route).is_err());
-            assert_eq!(routes(&bridge.name)?, [route.clone()]);
+            assert_eq!(routes(&bridge.name)?, std::slice::from_ref(&route));
             remove_route(&bridge.name, &route)?;
             remove_route(&bridge.name, &route)?;
             assert_eq!(routes(&bridge.name)?, []);
