@@ -96,11 +96,6 @@ pub fn provider_id(provider: &str, namespace: &str, compute_node: &str) -> Strin
     format!("mainstay://{provider}/{namespace}/{compute_node}")
 }
 
-/// Makes the URI that a node's client certificate carries as subject alternative name.
-pub fn identity_uri(cluster_uid: &str, node: &str, incarnation: i64) -> String {
-    format!("mainstay://{cluster_uid}/{node}/{incarnation}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{common::NameRef, duration::GoDuration};
 
+/// Annotation of a Node that asks the machine to restart its services; the value is the request's id.
+pub const RESTART_SERVICES_ANNOTATION: &str = "mainstay.dev/restart-services";
+/// Annotation of a Node by which the machine reports the request that it has carried out.
+pub const SERVICES_RESTARTED_ANNOTATION: &str = "mainstay.dev/services-restarted";
+
 /// Which faults are repaired, how and how fast.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -291,6 +296,16 @@ pub struct Fault {
     pub first_seen: Option<Time>,
 }
 
+impl Fault {
+    /// The fault's name for people: the condition or alert, else where it was seen.
+    pub fn name(&self) -> String {
+        match self.kind.as_str() {
+            "" => format!("{:?}", self.source),
+            kind => kind.to_string(),
+        }
+    }
+}
+
 /// Where a repair is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum RepairState {
@@ -374,10 +389,10 @@ pub struct RepairStep {
     /// End.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
-    /// `Healthy`, `StillFaulty`, `TimedOut`, `Failed`, `DryRun`; empty while it runs.
+    /// `Healthy`, `StillFaulty`, `TimedOut`, `Failed`, `Skipped`, `DryRun`; empty while it runs.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub result: String,
-    /// What was seen.
+    /// What was seen; while the action runs, the boot id from before.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub evidence: String,
 }

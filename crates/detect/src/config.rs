@@ -71,6 +71,12 @@ pub struct Rule {
     /// Log monitors: appended to the message after `; `.
     #[serde(default, rename = "patterngeneratedmessagesuffix")]
     pub suffix: String,
+    /// Log monitors, ours: a line that ends the problem; matched as `pattern` is.
+    #[serde(default, rename = "recoverpattern")]
+    pub recover_pattern: String,
+    /// Log monitors, ours: the problem is over when no line of the rule came for so long.
+    #[serde(default, rename = "clearafter", deserialize_with = "duration")]
+    pub clear_after: Option<Duration>,
     /// Plugins: the program.
     #[serde(default)]
     pub path: String,
@@ -297,8 +303,17 @@ fn check(path: &Path, monitor: &Monitor) -> Result<(), ConfigError> {
                 return fail("plugin".into(), problem);
             }
             for (place, rule) in monitor.rules.iter().enumerate() {
-                if let Err(error) = crate::rules::compile(&rule.pattern) {
-                    return fail(format!("rules[{place}].pattern"), error.to_string());
+                for (field, pattern) in [
+                    ("pattern", &rule.pattern),
+                    ("recoverPattern", &rule.recover_pattern),
+                ] {
+                    if let Err(error) = crate::rules::compile(pattern) {
+                        return fail(format!("rules[{place}].{field}"), error.to_string());
+                    }
+                }
+                if rule.is_temporary() && (rule.clear_after.is_some() || !rule.recover_pattern.is_empty()) {
+                    let problem = "only a permanent rule has a condition that can end".into();
+                    return fail(format!("rules[{place}].clearAfter"), problem);
                 }
             }
         }

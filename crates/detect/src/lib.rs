@@ -11,6 +11,7 @@ pub mod layout;
 pub mod monitor;
 pub mod plugin;
 pub mod rules;
+pub mod services;
 pub mod status;
 pub mod tail;
 

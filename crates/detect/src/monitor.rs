@@ -22,6 +22,8 @@ use crate::{kmsg, layout};
 
 /// How often files are looked at.
 const POLL: Duration = Duration::from_millis(250);
+/// After so many looks without a line the rules' limits of time are looked at.
+const LOOKS: u32 = 4;
 /// A plugin without limits of its own.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -166,10 +168,14 @@ async fn follow_log(config: LogMonitor, exporter: &Exporter, clock: SharedClock,
             .filter(|line| line.at >= oldest);
         lines.for_each(|line| {
             rules
-                .push(line)
+                .push(line, now)
                 .into_iter()
                 .for_each(|status| exporter.take(status))
         });
+        rules
+            .expire(now)
+            .into_iter()
+            .for_each(|status| exporter.take(status));
     }
 }
 
@@ -202,9 +208,9 @@ impl Source {
         Source::File(Tail::new(&path))
     }
 
-    /// Waits for lines; none when told to stop.
+    /// Waits for lines, at most a moment, so that limits of time are seen; none when told to stop.
     async fn next(&mut self, stop: &CancellationToken) -> Option<Vec<String>> {
-        loop {
+        for _ in 0..LOOKS {
             let lines = self.read();
             match lines {
                 Ok(lines) if !lines.is_empty() => return Some(lines),
@@ -219,6 +225,7 @@ impl Source {
                 () = tokio::time::sleep(POLL) => {}
             }
         }
+        Some(Vec::new())
     }
 
     fn read(&mut self) -> std::io::Result<Vec<String>> {

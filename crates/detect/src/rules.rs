@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use regex::bytes::{Regex, RegexBuilder};
 use regex_automata::meta;
 use regex_automata::util::syntax;
@@ -38,6 +38,22 @@ pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
 struct Compiled {
     rule: Rule,
     regex: Regex,
+    /// Ends the problem; a stock configuration has none.
+    recovery: Option<Regex>,
+    /// When a line of this rule was seen last, by the clock of the reader.
+    last: Option<Timestamp>,
+}
+
+impl Compiled {
+    fn new(rule: &Rule) -> Result<Self, regex::Error> {
+        let recovery = Some(&rule.recover_pattern).filter(|pattern| !pattern.is_empty());
+        Ok(Compiled {
+            regex: compile(&rule.pattern)?,
+            recovery: recovery.map(|pattern| compile(pattern)).transpose()?,
+            rule: rule.clone(),
+            last: None,
+        })
+    }
 }
 
 /// One log monitor's state: its window of lines and its conditions.
@@ -48,6 +64,7 @@ pub struct LogRules {
     window: VecDeque<Line>,
     window_limit: usize,
     conditions: Vec<Condition>,
+    defaults: Vec<DefaultCondition>,
 }
 
 impl LogRules {
@@ -56,17 +73,16 @@ impl LogRules {
     /// # Errors
     /// When a pattern does not compile; a checked configuration's do.
     pub fn new(config: &LogMonitor, now: Timestamp) -> Result<Self, regex::Error> {
-        let compiled = config.rules.iter().map(|rule| {
-            Ok(Compiled {
-                rule: rule.clone(),
-                regex: compile(&rule.pattern)?,
-            })
-        });
+        let compiled = config.rules.iter().map(Compiled::new);
         let rules = compiled.collect::<Result<Vec<_>, regex::Error>>()?;
         let patterns: Vec<String> = config
             .rules
             .iter()
-            .map(|rule| format!("{}\\z", rule.pattern))
+            .flat_map(|rule| {
+                let recovery = Some(&rule.recover_pattern).filter(|pattern| !pattern.is_empty());
+                std::iter::once(&rule.pattern).chain(recovery)
+            })
+            .map(|pattern| format!("{pattern}\\z"))
             .collect();
         let any = meta::Regex::builder()
             .syntax(syntax::Config::new().unicode(false).utf8(false))
@@ -80,6 +96,7 @@ impl LogRules {
             window: VecDeque::new(),
             window_limit: config.buffer_size.max(1),
             conditions: healthy(&config.conditions, now),
+            defaults: config.conditions.clone(),
         })
     }
 
@@ -92,8 +109,9 @@ impl LogRules {
         }
     }
 
-    /// Takes one line; gives a status for each rule that matches it.
-    pub fn push(&mut self, line: Line) -> Vec<Status> {
+    /// Takes one line, read at `now`; gives a status for each rule that matches it, and for each condition that it
+    /// ends.
+    pub fn push(&mut self, line: Line, now: Timestamp) -> Vec<Status> {
         if self.window.len() == self.window_limit {
             self.window.pop_front();
         }
@@ -103,8 +121,47 @@ impl LogRules {
         if self.any.as_ref().is_some_and(|any| !any.is_match(&text)) {
             return Vec::new();
         }
-        (0..self.rules.len())
-            .filter_map(|place| self.try_rule(place, &text))
+        let mut found: Vec<Status> = (0..self.rules.len())
+            .filter_map(|place| self.try_rule(place, &text, now))
+            .collect();
+        found.extend(self.end(now, |compiled| {
+            let recovery = compiled.recovery.as_ref();
+            recovery.is_some_and(|regex| regex.is_match(text.as_bytes()))
+        }));
+        found
+    }
+
+    /// Ends the conditions whose rule has a time limit that has passed without another line.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Status> {
+        self.end(now, |compiled| {
+            let limit = compiled
+                .rule
+                .clear_after
+                .and_then(|limit| SignedDuration::try_from(limit).ok());
+            limit
+                .zip(compiled.last)
+                .is_some_and(|(limit, last)| now.duration_since(last) >= limit)
+        })
+    }
+
+    /// Sets the conditions of the chosen rules back to healthy, where the rule's own reason stands.
+    fn end(&mut self, now: Timestamp, chosen: impl Fn(&Compiled) -> bool) -> Vec<Status> {
+        let ended: Vec<(String, String)> = self
+            .rules
+            .iter()
+            .filter(|compiled| chosen(compiled))
+            .map(|compiled| (compiled.rule.condition.clone(), compiled.rule.reason.clone()))
+            .collect();
+        let stands = |rules: &Self, kind: &str, reason: &str| {
+            let known = rules.conditions.iter().find(|condition| condition.kind == kind);
+            known.is_some_and(|condition| condition.reason == reason)
+        };
+        ended
+            .into_iter()
+            .filter_map(|(kind, reason)| {
+                let stands = stands(self, &kind, &reason);
+                stands.then(|| self.clear(&kind, now)).flatten()
+            })
             .collect()
     }
 
@@ -113,10 +170,11 @@ impl LogRules {
         texts.join("\n")
     }
 
-    fn try_rule(&mut self, place: usize, text: &str) -> Option<Status> {
-        let Compiled { rule, regex } = &self.rules[place];
-        let found = regex.find(text.as_bytes())?;
+    fn try_rule(&mut self, place: usize, text: &str, now: Timestamp) -> Option<Status> {
+        let found = self.rules[place].regex.find(text.as_bytes())?;
         let (at, mut message) = self.matched_lines(text, found.start());
+        self.rules[place].last = Some(now);
+        let rule = &self.rules[place].rule;
         if !rule.suffix.is_empty() {
             message = format!("{message}; {}", rule.suffix);
         }
@@ -160,8 +218,8 @@ impl LogRules {
     }
 
     /// Sets a condition back to healthy (acknowledged by a person or cleared by a recovery rule).
-    pub fn clear(&mut self, kind: &str, defaults: &[DefaultCondition], now: Timestamp) -> Option<Status> {
-        let fresh = healthy(defaults, now)
+    pub fn clear(&mut self, kind: &str, now: Timestamp) -> Option<Status> {
+        let fresh = healthy(&self.defaults, now)
             .into_iter()
             .find(|condition| condition.kind == kind)?;
         let known = self
@@ -203,4 +261,75 @@ fn raise(condition: &mut Condition, reason: &str, message: String, at: Timestamp
     condition.message = message;
     condition.transition = at;
     Some(change_event(condition, Severity::Warn, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Monitor, parse};
+
+    fn rules(more: &str) -> LogRules {
+        let text = format!(
+            r#"{{"plugin": "kmsg", "source": "s",
+            "conditions": [{{"type": "Stuck", "reason": "NotStuck", "message": "fine"}}],
+            "rules": [{{"type": "permanent", "condition": "Stuck", "reason": "Hung", "pattern": "hung .*"{more}}}]}}"#
+        );
+        match parse(std::path::Path::new("t.json"), &text).expect("valid") {
+            Monitor::Log(config) => LogRules::new(&config, at(0)).expect("compiles"),
+            Monitor::Plugin(_) => unreachable!("it is a log monitor"),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn push(rules: &mut LogRules, second: i64, text: &str) -> String {
+        let line = Line {
+            at: at(second),
+            text: text.into(),
+        };
+        said(&rules.push(line, at(second)))
+    }
+
+    fn said(found: &[Status]) -> String {
+        let one = |status: &Status| {
+            let condition = &status.conditions[0];
+            format!(
+                "{} {} since {}, {} events",
+                condition.status.as_str(),
+                condition.reason,
+                condition.transition.as_second(),
+                status.events.len()
+            )
+        };
+        found.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn a_recovery_line_ends_what_its_rule_began() {
+        let mut rules = rules(r#", "recoverPattern": "works again""#);
+        assert_eq!(push(&mut rules, 1, "works again"), "");
+        assert_eq!(push(&mut rules, 2, "hung task"), "True Hung since 2, 1 events");
+        assert_eq!(push(&mut rules, 3, "noise"), "");
+        assert_eq!(
+            push(&mut rules, 4, "it works again"),
+            "False NotStuck since 4, 1 events"
+        );
+        assert_eq!(push(&mut rules, 5, "noise"), "");
+    }
+
+    #[test]
+    fn silence_ends_a_problem_only_where_the_rule_says_how_long() {
+        let mut limited = rules(r#", "clearAfter": "10s""#);
+        assert_eq!(push(&mut limited, 1, "hung task"), "True Hung since 1, 1 events");
+        // The same problem again changes nothing but puts the end off.
+        assert_eq!(push(&mut limited, 6, "hung task"), "True Hung since 1, 0 events");
+        assert_eq!(said(&limited.expire(at(15))), "");
+        assert_eq!(said(&limited.expire(at(16))), "False NotStuck since 16, 1 events");
+        assert_eq!(said(&limited.expire(at(99))), "");
+        let mut latched = rules("");
+        push(&mut latched, 1, "hung task");
+        assert_eq!(said(&latched.expire(at(999_999))), "");
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, io};
+use crate::process::{self, ProcessId};
 
 /// A service of a machine, as an image's `services.json` lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +131,28 @@ pub fn start(command: &[String], environment: &[(String, String)], log: &Path) -
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     // Not waited for here: `reap` does.
     Ok(command.spawn().map_err(io("start", program))?.id())
+}
+
+/// Ends services at once, also stopped ones; whoever keeps them starts them again. Gives the names of those that ran.
+/// Only children of pid 1 of the caller's pid namespace count: a container may run the same command.
+pub fn end_services(services: &[Service]) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir("/proc").map_err(io("read", "/proc"))?;
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut ended = Vec::new();
+    for pid in pids.filter(|pid| process::parent(*pid) == Some(1)) {
+        let line = process::command_line(pid);
+        let Some(service) = services.iter().find(|service| service.command == line) else {
+            continue;
+        };
+        // Gone in the meantime is as good.
+        if let Some(handle) = ProcessId::of(pid).and_then(|id| id.open()) {
+            handle.kill()?;
+            ended.push(service.name.clone());
+        }
+    }
+    Ok(ended)
 }
 
 /// Sends SIGTERM (or SIGKILL) to every process of this pid namespace but the caller.

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use mainstay_api::{ComputeNode, join};
 use mainstay_capi::{CLUSTER_NAME_LABEL, Cluster, Machine};
 use mainstay_control::{Error, ObjectKey, write};
+use mainstay_pki::NodeIdentity;
 use serde_json::json;
 use x509_parser::{
     certification_request::X509CertificationRequest,
@@ -84,8 +85,9 @@ pub fn judge(signer: &str, requester: &str, asked: &Asked, known: &Known) -> Ver
     if !itself && !with_token {
         return deny("the requester is neither the node nor the holder of its join token");
     }
-    let identity = join::identity_uri(&known.cluster_uid, node, known.incarnation);
-    if asked.uris != [identity] {
+    let incarnation = u64::try_from(known.incarnation).unwrap_or(0);
+    let identity = NodeIdentity::new(&known.cluster_uid, node, incarnation);
+    if asked.uris != [identity.to_string()] {
         return deny("the incarnation is not the present one");
     }
     Verdict::Approve

@@ -117,6 +117,8 @@ pub enum Command {
                            mainstay why node/demo-a-x7k2p\n  \
                            mainstay why pod/web-0 -n shop --cluster demo")]
     Why(WhyArgs),
+    /// Crash or restart the machine on a host, to watch it heal
+    Host(HostArgs),
     /// Print the kubeconfig of the management cluster or of a cluster
     #[command(after_help = "Examples:\n  \
                            mainstay kubeconfig > admin.kubeconfig        # the management cluster\n  \
@@ -262,6 +264,34 @@ pub struct WhyArgs {
     pub cluster: Option<String>,
     #[command(flatten)]
     pub target: Target,
+}
+
+/// `host` and its commands.
+#[derive(Debug, ClapArgs)]
+pub struct HostArgs {
+    #[command(subcommand)]
+    pub command: HostCommand,
+}
+
+/// What can be done to a host's machine by hand.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// End its local machine at once, as a power failure does; the repair ladder brings it back
+    Crash(HostTarget),
+    /// Restart its machine once
+    Restart(HostTarget),
+}
+
+/// Which host.
+#[derive(Debug, ClapArgs)]
+pub struct HostTarget {
+    /// The host's name, or that of the node on it
+    pub name: String,
+    /// The host's namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub data: DataDir,
 }
 
 /// Flags of `kubeconfig`.

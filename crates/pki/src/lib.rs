@@ -2,12 +2,14 @@
 
 mod authority;
 mod files;
+mod identity;
 mod kubeconfig;
 mod leaf;
 mod request;
 
 pub use authority::{Authority, Pem};
 pub use files::{FileError, write_private};
+pub use identity::NodeIdentity;
 pub use kubeconfig::{Credentials, kubeconfig};
 pub use leaf::{CsrFacts, Usage, read_csr};
 pub use request::{ClientRequest, client_request};

@@ -24,8 +24,14 @@ pub struct MachineView {
     pub exists: bool,
     /// The id of the last restart that was carried out.
     pub restarted: String,
+    /// The id of the last service restart that the machine reports.
+    pub services_restarted: String,
     /// The incarnation that runs.
     pub incarnation: i64,
+    /// Boot id of the machine as last read; empty when unknown.
+    pub boot_id: String,
+    /// Whether the provider reads its power as on; None when nobody knows.
+    pub powered: Option<bool>,
     /// The provider gave up on the action: its evidence or message.
     pub action_failed: Option<String>,
     /// Proof that nothing runs on the host.
@@ -218,8 +224,14 @@ fn act(pass: Pass<'_>, next: &mut Next) {
         action,
         task_id: id.clone(),
         started_at: time(pass.now),
+        evidence: pass.machine.boot_id.clone(),
         ..Default::default()
     };
+    // A proof is of one action's end: the next one needs its own.
+    next.status.fencing_proof = None;
+    if action == Action::RestartService && pass.machine.powered == Some(false) {
+        return skip(pass, next, step);
+    }
     if pass.policy.dry_run {
         let already = next
             .status
@@ -265,6 +277,19 @@ fn act(pass: Pass<'_>, next: &mut Next) {
     next.look_again = Some(LOOK_AGAIN);
 }
 
+/// Passes over a service restart that nothing on the machine could carry out.
+fn skip(pass: Pass<'_>, next: &mut Next, step: RepairStep) {
+    next.status.steps.push(RepairStep {
+        ended_at: time(pass.now),
+        result: "Skipped".into(),
+        evidence: "the machine is off: it has no service to restart".into(),
+        ..step
+    });
+    next.status.rung += 1;
+    next.status.attempt = 0;
+    act(pass, next);
+}
+
 /// The action of the open step, to be asked for again after a crash.
 fn ask_of(step: &RepairStep) -> Option<Ask> {
     let id = step.task_id.clone();
@@ -282,6 +307,7 @@ fn ask_of(step: &RepairStep) -> Option<Ask> {
 /// The action itself is over (whether it helped is another question).
 fn carried_out(step: &RepairStep, machine: &MachineView) -> bool {
     match ask_of(step) {
+        Some(Ask::RestartService { id }) => machine.services_restarted == id,
         Some(Ask::Restart { id }) => machine.restarted == id,
         Some(Ask::Reprovision { incarnation }) => machine.incarnation >= incarnation,
         _ => true,
@@ -301,13 +327,32 @@ fn close_step(pass: Pass<'_>, next: &mut Next, result: &str, evidence: &str) {
     }
 }
 
+/// Records that what ran before the action cannot run any more: another boot has taken its place. While a step is
+/// open its evidence is the boot id from before.
+fn prove(pass: Pass<'_>, next: &mut Next, step: &RepairStep, done: bool) {
+    let (before, now) = (&step.evidence, &pass.machine.boot_id);
+    let known = !before.is_empty() && !now.is_empty();
+    let replaces = matches!(step.action, Action::Restart | Action::Reprovision);
+    if done && replaces && known && before != now && next.status.fencing_proof.is_none() {
+        next.status.fencing_proof = Some(FencingProof {
+            kind: "BootIDChanged".into(),
+            at: time(pass.now),
+        });
+    }
+}
+
 fn acting(pass: Pass<'_>, next: &mut Next) {
     let Some(step) = next.status.steps.last().cloned() else {
         return act(pass, next);
     };
     let done = carried_out(&step, pass.machine);
+    prove(pass, next, &step, done);
     if done && pass.machine.faulty == Some(false) {
-        close_step(pass, next, "Healthy", "");
+        let evidence = match &next.status.fencing_proof {
+            Some(_) => format!("boot id {} became {}", step.evidence, pass.machine.boot_id),
+            None => String::new(),
+        };
+        close_step(pass, next, "Healthy", &evidence);
         return enter(pass, next, RepairState::Probation);
     }
     if let Some(evidence) = &pass.machine.action_failed {
@@ -321,7 +366,11 @@ fn acting(pass: Pass<'_>, next: &mut Next) {
     let started = step.started_at.as_ref().map_or(pass.now, |time| time.0);
     if pass.now.duration_since(started) >= timeout {
         let result = if done { "StillFaulty" } else { "TimedOut" };
-        close_step(pass, next, result, &pass.spec.fault.kind);
+        let evidence = match done {
+            true => format!("the fault is still there: {}", pass.spec.fault.name()),
+            false => "the action has not ended".to_string(),
+        };
+        close_step(pass, next, result, &evidence);
         return escalate(pass, next);
     }
     if !done {

@@ -6,6 +6,7 @@ pub mod controller;
 pub mod gates;
 pub mod ladder;
 pub mod simulate;
+pub mod story;
 pub mod taint;
 pub mod trigger;
 

@@ -2,7 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mainstay_api::repair::{Fault, RepairPolicySpec, Source, Trigger};
+use mainstay_api::{
+    ComputeNode,
+    conditions::{find, types},
+    repair::{Fault, RepairPolicySpec, Source, Trigger},
+};
+use mainstay_machines::context::{NodeView, NodeViewCondition};
 
 /// One thing that was observed about a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,65 @@ pub enum Health {
     Faulty(Box<Fault>, Box<Trigger>),
     /// Nothing is known: neither starts nor ends a repair.
     Unknown,
+}
+
+/// What the liveness probe says, once it has said anything.
+pub(crate) fn probe(node: &ComputeNode) -> Option<Observation> {
+    let conditions = &node.status.as_ref()?.conditions;
+    let probe = find(conditions, types::PROBE_PASSED)?;
+    Some(Observation {
+        source: Source::Probe,
+        kind: String::new(),
+        status: probe.status.clone(),
+        reason: probe.reason.clone(),
+        message: probe.message.clone(),
+        since: probe.last_transition_time.0,
+    })
+}
+
+fn condition(source: Source, kind: &str, condition: &NodeViewCondition) -> Observation {
+    Observation {
+        source,
+        kind: kind.to_string(),
+        status: condition.status.clone(),
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+        since: condition.last_transition_time.unwrap_or(Timestamp::MIN),
+    }
+}
+
+/// Everything observed about one machine and its Node.
+pub fn observations(compute: &ComputeNode, node: Option<&NodeView>) -> Vec<Observation> {
+    let mut seen: Vec<Observation> = probe(compute).into_iter().collect();
+    if let Some(node) = node {
+        let conditions = &node.status.conditions;
+        seen.extend(
+            conditions
+                .iter()
+                .map(|c| condition(Source::NodeCondition, &c.kind, c)),
+        );
+        // An expired Lease shows as Ready=Unknown, set by whoever watches the Leases.
+        seen.extend(
+            node.condition("Ready")
+                .map(|ready| condition(Source::Lease, "", ready)),
+        );
+    }
+    seen
+}
+
+/// Judges one machine by everything observed. While it is not provisioned or being deleted nothing is known.
+pub fn health(
+    policy: &RepairPolicySpec,
+    compute: &ComputeNode,
+    node: Option<&NodeView>,
+    now: Timestamp,
+) -> Health {
+    let status = compute.status.as_ref();
+    let provisioned = status.is_some_and(|status| status.initialization.provisioned);
+    if !provisioned || compute.metadata.deletion_timestamp.is_some() {
+        return Health::Unknown;
+    }
+    judge(policy, &observations(compute, node), now)
 }
 
 fn matches(trigger: &Trigger, seen: &Observation) -> bool {

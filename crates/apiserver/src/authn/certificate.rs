@@ -1,6 +1,7 @@
 //! Users from client certificates: CN is the name, each O a group, a URI name the machine's incarnation.
 //! The chain was verified against the client CA when the connection was made.
 
+use mainstay_pki::NodeIdentity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -43,34 +44,20 @@ pub fn user(der: &[u8]) -> Result<UserInfo, String> {
     let digest: String = sha256(der).iter().map(|byte| format!("{byte:02x}")).collect();
     user.extra
         .insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={digest}")]);
-    if let Some((cluster, machine, incarnation)) = machine_of(&certificate) {
-        user.extra.insert(CLUSTER_EXTRA.into(), vec![cluster]);
-        user.extra.insert(MACHINE_EXTRA.into(), vec![machine]);
-        user.extra.insert(INCARNATION_EXTRA.into(), vec![incarnation]);
+    if let Some(machine) = machine_of(&certificate) {
+        user.extra.insert(CLUSTER_EXTRA.into(), vec![machine.cluster]);
+        user.extra.insert(MACHINE_EXTRA.into(), vec![machine.node]);
+        user.extra
+            .insert(INCARNATION_EXTRA.into(), vec![machine.incarnation.to_string()]);
     }
     Ok(authenticated(user))
 }
 
-/// Cluster, machine and incarnation of the certificate's `mainstay://` name.
-fn machine_of(certificate: &X509Certificate<'_>) -> Option<(String, String, String)> {
+/// The machine's name in the certificate.
+fn machine_of(certificate: &X509Certificate<'_>) -> Option<NodeIdentity> {
     let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix("mainstay://"),
+    names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => NodeIdentity::parse(uri),
         _ => None,
-    });
-    parse_machine(uris.next()?)
-}
-
-/// `cluster/<uid>/machine/<name>/incarnation/<n>` or `<uid>/<name>/<n>`.
-pub(super) fn parse_machine(path: &str) -> Option<(String, String, String)> {
-    let parts: Vec<&str> = path.split('/').collect();
-    let (cluster, machine, incarnation) = match parts[..] {
-        ["cluster", cluster, "machine", machine, "incarnation", incarnation] => {
-            (cluster, machine, incarnation)
-        }
-        [cluster, machine, incarnation] => (cluster, machine, incarnation),
-        _ => return None,
-    };
-    incarnation.parse::<u64>().ok()?;
-    Some((cluster.into(), machine.into(), incarnation.into()))
+    })
 }

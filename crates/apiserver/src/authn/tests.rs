@@ -245,7 +245,7 @@ fn a_certificate_names_user_groups_and_incarnation() {
     name.push(DnType::CommonName, "system:node:n1");
     name.push(DnType::OrganizationName, "system:nodes");
     params.distinguished_name = name;
-    let uri = "mainstay://cluster/c1/machine/m1/incarnation/7".to_string();
+    let uri = "mainstay://c1/m1/7".to_string();
     params
         .subject_alt_names
         .push(SanType::URI(uri.try_into().expect("ascii")));
@@ -257,7 +257,7 @@ fn a_certificate_names_user_groups_and_incarnation() {
         ("system:node:n1", "system:nodes,system:authenticated".into())
     );
     assert_eq!(user.extra["mainstay.dev/incarnation"], ["7"]);
-    assert_eq!(certificate::parse_machine("c/m/x"), None);
+    assert_eq!(user.extra["mainstay.dev/machine"], ["m1"]);
 }
 
 #[tokio::test]

@@ -60,7 +60,12 @@ fn stock_lines(dir: &Path, text: &str) -> FileResult {
         let line: String = serde_json::from_str(columns[0]).unwrap_or_default();
         let statuses: Vec<Status> = monitors
             .iter_mut()
-            .flat_map(|rules| rules.push(kmsg::parse(&line, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)))
+            .flat_map(|rules| {
+                rules.push(
+                    kmsg::parse(&line, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH),
+                    Timestamp::UNIX_EPOCH,
+                )
+            })
             .collect();
         match stock_difference(&columns, &statuses) {
             None => result.passed += 1,
@@ -189,7 +194,9 @@ fn log_case(case: &Value) -> Option<String> {
         at: Timestamp::UNIX_EPOCH,
         text: text.into(),
     });
-    let statuses: Vec<Status> = lines.flat_map(|line| rules.push(line)).collect();
+    let statuses: Vec<Status> = lines
+        .flat_map(|line| rules.push(line, Timestamp::UNIX_EPOCH))
+        .collect();
     let events: Vec<Value> = statuses
         .iter()
         .flat_map(|status| &status.events)

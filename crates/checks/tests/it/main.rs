@@ -3,11 +3,14 @@
 #![allow(clippy::disallowed_methods)] // a test starts the binary and kubectl, and waits with a limit
 
 mod chromium;
+mod computer;
 mod controllers;
 mod dashboard;
+mod faults;
 mod local;
 mod manners;
 mod network;
+mod repair;
 mod scale;
 mod server;
 mod support;

@@ -9,6 +9,11 @@ use crate::tools::{Said, mainstay, run, try_kubectl};
 /// One installation at a time: all use the same addresses, and share the cache of composed images.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// The manifests that come with the product.
+pub fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/local")
+}
+
 /// The installation of a test; undone when the test ends, however it ends.
 pub struct Installation {
     /// Its data directory.
@@ -34,22 +39,23 @@ impl Installation {
 
     /// The same with more flags.
     pub fn up_with(&self, flags: &[&str]) -> Said {
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/local");
-        run(self
-            .command("up")
-            .arg("-f")
-            .arg(examples)
-            .args([
-                "--listen",
-                "127.0.0.1:17443",
-                "--dashboard",
-                "127.0.0.1:17480",
-                "--bridge",
-                "10.91.0.0/24",
-                "--timeout",
-                "900",
-            ])
-            .args(flags))
+        run(self.up_command(&examples()).args(flags))
+    }
+
+    /// The command that brings the manifests of a folder up.
+    pub fn up_command(&self, manifests: &Path) -> Command {
+        let mut command = self.command("up");
+        command.arg("-f").arg(manifests).args([
+            "--listen",
+            "127.0.0.1:17443",
+            "--dashboard",
+            "127.0.0.1:17480",
+            "--bridge",
+            "10.91.0.0/24",
+            "--timeout",
+            "900",
+        ]);
+        command
     }
 
     /// Undoes everything but the image cache.

@@ -46,6 +46,15 @@ impl Seen {
         }
     }
 
+    /// The newest incarnation that was asked for; 0 for infrastructure that counts none.
+    pub fn incarnation(&self) -> i64 {
+        let wanted = self
+            .infrastructure
+            .as_ref()
+            .and_then(|object| object.data.pointer("/spec/incarnation"));
+        wanted.and_then(serde_json::Value::as_i64).unwrap_or(0)
+    }
+
     /// The infrastructure is there.
     pub fn provisioned(&self) -> bool {
         flag(self.infrastructure.as_ref(), "/status/initialization/provisioned")
@@ -76,7 +85,7 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
         return Ok(Requeue::After(Duration::ZERO));
     }
     if let Some(node) = &seen.node {
-        node::sync(ctx, &seen.machine, node).await?;
+        node::sync(ctx, &seen.machine, node, seen.incarnation()).await?;
     }
     let now = ctx.clock.now();
     let status = status::compute(&seen, now);

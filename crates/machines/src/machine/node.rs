@@ -15,9 +15,13 @@ use crate::{Context, context::NodeView, rules::machine::label_reaches_node};
 /// Annotation that remembers which labels came from the Machine, so that removed ones are removed here too.
 const SYNCED_ANNOTATION: &str = "cluster.x-k8s.io/labels-from-machine";
 
-/// Writes what differs.
-pub async fn sync(ctx: &Context, machine: &Machine, node: &NodeView) -> Result<(), Error> {
-    let Some(patch) = difference(machine, node) else {
+/// Annotation of the newest incarnation; the API server's node authorizer reads it.
+const INCARNATION_ANNOTATION: &str = "mainstay.dev/incarnation";
+
+/// Writes what differs. `incarnation` is the newest that was given out: from the moment it stands on the Node the
+/// API server refuses certificates of older ones, so a twin that was cut off cannot come back.
+pub async fn sync(ctx: &Context, machine: &Machine, node: &NodeView, incarnation: i64) -> Result<(), Error> {
+    let Some(patch) = difference(machine, node, incarnation) else {
         return Ok(());
     };
     let Some(access) = ctx.clusters.access(&super::cluster_key(machine)) else {
@@ -31,7 +35,7 @@ pub async fn sync(ctx: &Context, machine: &Machine, node: &NodeView) -> Result<(
 }
 
 /// The merge patch that the Node needs; None when it is in step.
-fn difference(machine: &Machine, node: &NodeView) -> Option<Value> {
+fn difference(machine: &Machine, node: &NodeView, incarnation: i64) -> Option<Value> {
     let wanted: BTreeMap<&String, &String> = machine
         .labels()
         .iter()
@@ -74,6 +78,9 @@ fn difference(machine: &Machine, node: &NodeView) -> Option<Value> {
             annotations.insert(key.to_string(), value.into());
         }
     }
+    if raised(node, incarnation) {
+        annotations.insert(INCARNATION_ANNOTATION.to_string(), incarnation.to_string().into());
+    }
     let taints = missing_taints(machine, node);
     if labels.is_empty() && annotations.is_empty() && taints.is_none() {
         return None;
@@ -84,6 +91,15 @@ fn difference(machine: &Machine, node: &NodeView) -> Option<Value> {
         patch["spec"] = json!({ "taints": taints });
     }
     Some(patch)
+}
+
+/// The Node does not yet name this incarnation or a later one: it is only ever raised.
+fn raised(node: &NodeView, incarnation: i64) -> bool {
+    let known = node
+        .annotations()
+        .get(INCARNATION_ANNOTATION)
+        .and_then(|text| text.parse::<i64>().ok());
+    incarnation > known.unwrap_or(0)
 }
 
 /// All taints of the Node with those the machine always wants; None when none is missing.
@@ -129,11 +145,29 @@ mod tests {
         let mut node = NodeView::default();
         node.annotations_mut()
             .insert(SYNCED_ANNOTATION.into(), "node.cluster.x-k8s.io/old".into());
-        let patch = difference(&machine, &node).expect("out of step");
+        let patch = difference(&machine, &node, 0).expect("out of step");
         let labels = &patch["metadata"]["labels"];
         assert_eq!(
             *labels,
             json!({"node-role.kubernetes.io/worker": "", "node.cluster.x-k8s.io/old": null})
         );
+    }
+
+    #[test]
+    fn an_incarnation_is_raised_and_never_lowered() {
+        let machine = Machine::new("m", MachineSpec::default());
+        let mut node = NodeView::default();
+        let written = |node: &NodeView, incarnation| {
+            let patch = difference(&machine, node, incarnation)?;
+            patch["metadata"]["annotations"][INCARNATION_ANNOTATION]
+                .as_str()
+                .map(String::from)
+        };
+        assert_eq!(written(&node, 2).as_deref(), Some("2"));
+        node.annotations_mut()
+            .insert(INCARNATION_ANNOTATION.into(), "2".into());
+        assert_eq!(written(&node, 1), None);
+        assert_eq!(written(&node, 2), None);
+        assert_eq!(written(&node, 3).as_deref(), Some("3"));
     }
 }

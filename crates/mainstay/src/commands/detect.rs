@@ -29,16 +29,22 @@ pub fn run(args: &DetectArgs) -> Outcome {
             () = stop.cancelled() => return Ok(Code::Ok),
             reached = reach(args, &clock) => reached?,
         };
-        mainstay_detect::run(
+        let services = mainstay_detect::services::follow(client.clone(), &node, stop.clone());
+        let detection = mainstay_detect::run(
             Options {
                 monitors,
-                node,
+                node: node.clone(),
                 client,
                 clock,
             },
-            stop,
-        )
-        .await;
+            stop.clone(),
+        );
+        // Elsewhere (a DaemonSet) the services are not ours to restart.
+        if args.kubeconfig.is_none() {
+            tokio::join!(services, detection);
+        } else {
+            detection.await;
+        }
         Ok(Code::Ok)
     })
 }

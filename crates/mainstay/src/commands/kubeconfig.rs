@@ -59,7 +59,11 @@ fn own(target: &Target) -> Result<String, Failure> {
 }
 
 /// Cluster API keeps it in Secret `<cluster>-kubeconfig`, key `value`.
-async fn of_cluster(secrets: Api<Secret>, cluster: &str, namespace: &str) -> Result<String, Failure> {
+pub(super) async fn of_cluster(
+    secrets: Api<Secret>,
+    cluster: &str,
+    namespace: &str,
+) -> Result<String, Failure> {
     let missing = || {
         Failure::new(
             "MS-API-0003",

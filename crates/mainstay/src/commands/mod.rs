@@ -5,6 +5,8 @@ mod detect;
 mod doctor;
 mod down;
 mod explain;
+mod findings;
+mod host;
 mod kubeconfig;
 mod manifests;
 mod node;
@@ -50,6 +52,7 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
         Command::Status(args) => doctor::status(&args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Why(args) => why::run(&args, output),
+        Command::Host(args) => host::run(&args.command, output),
         Command::Kubeconfig(args) => kubeconfig::run(&args, output),
         Command::Server(args) => server::run(&args),
         Command::Node(args) => node::run(&args),

@@ -28,7 +28,7 @@ pub fn run(args: &UpArgs, output: &Output) -> Outcome {
     let layout = Layout::new(&args.data.data_dir);
     crate::manager::bridge(&args.bridge)?;
     let manifests = manifests::read(&args.files)?;
-    let running = Running::read(&layout);
+    let running = super::block_on(async { Ok(settled(&layout).await) })?;
     check(args, output, &layout, &manifests, running.is_none())?;
     if args.dry_run {
         let document = json!({"objects": manifests.len(), "changed": false});
@@ -154,7 +154,8 @@ async fn ensure_running(args: &UpArgs, output: &Output, layout: &Layout) -> Resu
     let process = spawn(args, layout)?;
     let deadline = Deadline::new(START_LIMIT);
     loop {
-        if let Some(running) = Running::read(layout) {
+        let known = Running::read(layout);
+        if let Some(running) = known.clone().filter(|running| running.serving) {
             step.done(&format!(
                 "https://{}, data in {}",
                 running.listen,
@@ -162,7 +163,8 @@ async fn ensure_running(args: &UpArgs, output: &Output, layout: &Layout) -> Resu
             ));
             return Ok(running);
         }
-        if !process.alive() {
+        // Of two that were started at once, the one that holds the store is waited for.
+        if !process.alive() && known.is_none() {
             return Err(Failure::new(
                 "MS-RUN-0003",
                 format!("{}; its log: {}", last_words(layout), layout.log().display()),
@@ -170,6 +172,18 @@ async fn ensure_running(args: &UpArgs, output: &Output, layout: &Layout) -> Resu
         }
         deadline.check("the management plane to serve")?;
         step.waiting("starting");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Who serves; a background process that only starts yet, after an interrupted `up`, is waited for.
+async fn settled(layout: &Layout) -> Option<Running> {
+    let deadline = Deadline::new(START_LIMIT);
+    loop {
+        let running = Running::read(layout)?;
+        if running.serving || deadline.check("the management plane to serve").is_err() {
+            return Some(running);
+        }
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
+use mainstay_base::clock::{Clock, SystemClock};
 use mainstay_base::error::chain as causes;
 use serde_json::{Value, json};
 
@@ -24,7 +25,7 @@ const CLUSTER_LIMIT: Duration = Duration::from_secs(5);
 const EVENTS: u32 = 50;
 
 /// What a person may write before the slash: the names, group, version, kind, plural.
-const KINDS: [(&[&str], &str, &str, &str, &str); 10] = [
+const KINDS: [(&[&str], &str, &str, &str, &str); 11] = [
     (&["host", "hosts"], "mainstay.dev", "v1alpha1", "Host", "hosts"),
     (
         &["computenode", "computenodes", "cn"],
@@ -75,6 +76,13 @@ const KINDS: [(&[&str], &str, &str, &str, &str); 10] = [
         "OSImage",
         "osimages",
     ),
+    (
+        &["policy", "repairpolicy", "repairpolicies"],
+        "mainstay.dev",
+        "v1alpha1",
+        "RepairPolicy",
+        "repairpolicies",
+    ),
     (&["node", "nodes", "no"], "", "v1", "Node", "nodes"),
     (&["pod", "pods", "po"], "", "v1", "Pod", "pods"),
 ];
@@ -86,7 +94,7 @@ pub fn run(args: &WhyArgs, output: &Output) -> Outcome {
         let client = api::chosen(&args.target).await?;
         let mut seen = management(&client).await?;
         workloads(&client, args, &subject, &mut seen).await?;
-        chain::explain(&subject, &seen).ok_or_else(|| {
+        chain::explain(&subject, &seen, SystemClock::new().now()).ok_or_else(|| {
             Failure::new("MS-API-0003", format!("there is no {}", args.object))
                 .fix("list what is there, for example: kubectl get hosts,machines,computenodes -A")
         })

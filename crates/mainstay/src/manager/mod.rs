@@ -59,6 +59,9 @@ async fn manage(args: &ManageArgs) -> Outcome {
     let (clock, stop) = (SystemClock::shared(), CancellationToken::new());
     let engine: Arc<dyn Engine> =
         Arc::new(EmbeddedEngine::open(&layout.store(), clock.clone()).map_err(failed)?);
+    let token = mainstay_base::ids::new_uid();
+    // Said as soon as the store is ours: another `up` or `down` then knows whom to wait for, or to end.
+    announce(args, &layout, &token, false)?;
     let (gateway, prefix) = bridge(&args.bridge)?;
     let plane = management_plane(args, &layout, engine.clone(), gateway, clock.clone()).await?;
     controllers::start(&plane, None, None, clock.clone(), &stop)
@@ -97,9 +100,11 @@ async fn manage(args: &ManageArgs) -> Outcome {
         shutdown: stop.clone(),
     };
     let _fleet = mainstay_fleet::start(fleet);
-    let token = mainstay_base::ids::new_uid();
     let dashboard = start_dashboard(args, &token, &plane, &stop);
-    announce(args, &layout, &plane, &token)?;
+    let kubeconfig = admin_kubeconfig(&plane).map_err(|problem| Failure::new("MS-SRV-0001", problem))?;
+    mainstay_pki::write_private(&layout.kubeconfig(), &kubeconfig).map_err(failed)?;
+    announce(args, &layout, &token, true)?;
+    tracing::info!(listen = %args.listen, "management plane serves");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -242,19 +247,16 @@ fn instance(root: &Path) -> String {
     format!("m{:05x}", hash & 0xf_ffff)
 }
 
-/// Writes the admin's kubeconfig and who runs; only then is the plane said to be up.
-fn announce(args: &ManageArgs, layout: &Layout, plane: &ControlPlane, token: &str) -> Result<(), Failure> {
-    let kubeconfig = admin_kubeconfig(plane).map_err(|problem| Failure::new("MS-SRV-0001", problem))?;
-    mainstay_pki::write_private(&layout.kubeconfig(), &kubeconfig).map_err(failed)?;
+/// Writes down who runs, and whether it serves already.
+fn announce(args: &ManageArgs, layout: &Layout, token: &str, serving: bool) -> Result<(), Failure> {
     let running = Running {
         process: mainstay_host::process::ProcessId::of(std::process::id())
             .ok_or_else(|| Failure::new("MS-SRV-0001", "this process is not in /proc"))?,
         listen: args.listen,
         dashboard: format!("http://{}/?token={token}", args.dashboard),
+        serving,
     };
-    running.write(layout).map_err(failed)?;
-    tracing::info!(listen = %args.listen, "management plane serves");
-    Ok(())
+    running.write(layout).map_err(failed)
 }
 
 #[cfg(test)]

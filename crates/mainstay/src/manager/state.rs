@@ -116,6 +116,9 @@ pub struct Running {
     pub listen: SocketAddr,
     /// The dashboard with its token.
     pub dashboard: String,
+    /// It serves; before that it starts.
+    #[serde(default)]
+    pub serving: bool,
 }
 
 impl Running {

@@ -97,12 +97,9 @@ impl NodeConfig {
 
     /// The identity that the certificate carries besides its name: cluster, machine, incarnation.
     pub fn identity_uri(&self) -> Option<String> {
-        (!self.cluster_uid.is_empty()).then(|| {
-            format!(
-                "mainstay://{}/{}/{}",
-                self.cluster_uid, self.node_name, self.incarnation
-            )
-        })
+        let identity =
+            || mainstay_pki::NodeIdentity::new(&self.cluster_uid, &self.node_name, self.incarnation);
+        (!self.cluster_uid.is_empty()).then(|| identity().to_string())
     }
 }
 

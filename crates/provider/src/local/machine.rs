@@ -387,11 +387,12 @@ impl Inner {
         let made = || -> std::io::Result<()> {
             fs::create_dir_all(files.path("root"))?;
             fs::create_dir_all(&self.config.images)?;
-            fs::File::options()
-                .create(true)
-                .append(true)
-                .open(files.path("kmsg"))
-                .map(drop)
+            // A kernel's log begins with its start; the last one is kept as evidence.
+            match fs::rename(files.path("kmsg"), files.path("kmsg.previous")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            fs::File::create(files.path("kmsg")).map(drop)
         };
         made().map_err(|error| file_error("prepare", &files.folder, &error))
     }
@@ -507,15 +508,42 @@ impl Inner {
     /// The machine's init: a process of its control group that was started with its boot id.
     pub(super) fn init_process(&self, record: &Record) -> Option<Handle> {
         let boot = record.machine.as_ref()?.boot.as_ref()?;
-        let is_init = |process: &ProcessId| {
-            let line = process::command_line(process.pid);
-            let named = line
-                .windows(2)
-                .any(|pair| pair[0] == "--boot-id" && pair[1] == boot.identity.boot_id);
-            named && process::innermost_pid(process.pid) == Some(1)
-        };
+        let is_init = |process: &ProcessId| is_init(process, &boot.identity.boot_id);
         let hint = boot.process.filter(|process| process.alive() && is_init(process));
         hint.or_else(|| self.group(record).processes().into_iter().find(is_init))?
             .open()
+    }
+}
+
+/// The process is the first one of a machine that was started with this boot id.
+fn is_init(process: &ProcessId, boot_id: &str) -> bool {
+    let line = process::command_line(process.pid);
+    let named = line
+        .windows(2)
+        .any(|pair| pair[0] == "--boot-id" && pair[1] == boot_id);
+    named && process::innermost_pid(process.pid) == Some(1)
+}
+
+/// Ends a machine at once from outside the manager, as a power supply that burns does; tells whether it ran. `folder`
+/// is the provider's.
+///
+/// # Errors
+/// When the host has no machine, or its process cannot be ended.
+pub fn crash(folder: &Path, host: &HostId) -> Result<bool> {
+    let files = Files::new(&folder.join("hosts"), host);
+    let record = files.load()?.ok_or_else(|| super::record::no_machine(host))?;
+    let boot = record.machine()?.boot.clone();
+    let init = boot.and_then(|boot| {
+        let process = boot
+            .process
+            .filter(|process| is_init(process, &boot.identity.boot_id));
+        process?.open()
+    });
+    match init {
+        Some(init) => init
+            .kill_and_wait()
+            .map(|()| true)
+            .map_err(host_error("crash", &host.0)),
+        None => Ok(false),
     }
 }

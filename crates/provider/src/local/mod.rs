@@ -24,6 +24,7 @@ use mainstay_host::network;
 pub use mainstay_host::network::Route;
 
 pub use facts::{FACTS, IMAGES, MachineFacts, NODE_CONFIG};
+pub use machine::crash;
 use record::{Files, Record};
 use tasks::{Job, Tasks};
 

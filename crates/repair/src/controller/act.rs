@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt};
-use mainstay_api::{BreakFixTicket, BreakFixTicketSpec, ComputeNode, NameRef, Repair, RepairStatus};
+use mainstay_api::{
+    BreakFixTicket, BreakFixTicketSpec, ComputeNode, NameRef, Repair, RepairStatus,
+    repair::RESTART_SERVICES_ANNOTATION,
+};
 use mainstay_capi::Machine;
 use mainstay_control::{Error, write};
 use mainstay_machines as machines;
@@ -11,9 +14,6 @@ use serde_json::json;
 
 use super::{Context, Seen, observe};
 use crate::ladder::Ask;
-
-/// Annotation by which a node agent is asked to restart its faulty services; the value is the request's id.
-pub const RESTART_SERVICES: &str = "mainstay.dev/restart-services";
 
 /// Carries out one ask; records the ticket in `status`.
 pub async fn carry_out(
@@ -51,7 +51,7 @@ async fn restart_service(ctx: &Context, seen: &Seen, id: &str) -> Result<(), Err
         return Ok(());
     };
     let nodes: Api<Node> = Api::all(access.client);
-    let patch = json!({"metadata": {"annotations": {RESTART_SERVICES: id}}});
+    let patch = json!({"metadata": {"annotations": {RESTART_SERVICES_ANNOTATION: id}}});
     write::merge(&nodes, &node.name_any(), patch).await.map(|_| ())
 }
 
@@ -85,11 +85,7 @@ async fn open_ticket(
 
 fn ticket_spec(seen: &Seen, repair: &Repair, status: &RepairStatus) -> BreakFixTicketSpec {
     let fault = &repair.spec.fault;
-    let what = if fault.kind.is_empty() {
-        format!("{:?}", fault.source)
-    } else {
-        fault.kind.clone()
-    };
+    let what = fault.name();
     let asset = seen
         .host
         .as_ref()

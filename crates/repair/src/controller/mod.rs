@@ -15,23 +15,28 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use mainstay_api::{
     BreakFixTicket, ComputeNode, Host, NameRef, Repair, RepairPolicy, RepairSpec,
-    repair::{FaultClass, RepairState, RepairStatus},
+    repair::{FaultClass, RepairState, RepairStatus, SERVICES_RESTARTED_ANNOTATION},
 };
 use mainstay_capi::{CLUSTER_NAME_LABEL, Machine};
-use mainstay_control::{Cache, Controller, Error, ObjectKey, Requeue, Scope, write};
+use mainstay_control::{
+    Cache, Controller, Error, EventKind, ObjectKey, Recorder, Requeue, Scope, events, write,
+};
 use mainstay_machines as machines;
 use mainstay_provider::Provider;
 
 use crate::{
     gates::{Breakers, Member, ask},
     ladder::{MachineView, Pass, advance, begin},
+    story,
     trigger::Health,
 };
 
 /// The longest time between two looks at a machine that a policy covers.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Source of the events.
+const COMPONENT: &str = "repair-controller";
 /// The policy of machines whose pool names none.
-const DEFAULT_POLICY: &str = "default";
+pub const DEFAULT_POLICY: &str = "default";
 
 /// What the controllers share.
 pub struct Context {
@@ -40,6 +45,7 @@ pub struct Context {
     /// Providers by name.
     pub providers: BTreeMap<String, Arc<dyn Provider>>,
     breakers: Mutex<BTreeMap<ObjectKey, Breakers>>,
+    events: Recorder,
 }
 
 impl std::fmt::Debug for Context {
@@ -72,6 +78,7 @@ pub fn start(
         machines: machines.clone(),
         providers,
         breakers: Mutex::default(),
+        events: Recorder::start(machines.client.clone(), COMPONENT, None, machines.clock.clone()),
     });
     let (client, stop) = (&machines.client, machines.stop.clone());
     let nodes: Cache<ComputeNode> = Cache::start(client, Scope::default(), stop.child_token());
@@ -130,7 +137,14 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
             return Ok(Requeue::After(LOOK_AGAIN));
         }
         let status = begin(&seen.policy.spec, trigger.class, trigger.start_at, now);
-        seen.repair = Some(new_repair(ctx, &key, &seen, fault, &status).await?);
+        let made = new_repair(ctx, &key, &seen, fault, &status).await?;
+        announce(
+            ctx,
+            &seen,
+            &made,
+            &[story::begins(fault, &seen.policy.name_any())],
+        );
+        seen.repair = Some(made);
     }
     let Some(repair) = seen.repair.clone() else {
         return Ok(Requeue::Never);
@@ -166,9 +180,28 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
         &status,
     )
     .await?;
+    announce(ctx, &seen, &repair, &story::changes(&old, &status));
     Ok(Requeue::After(
         next.look_again.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN),
     ))
+}
+
+/// Tells what happened as events of the repair, its host and its machine.
+fn announce(ctx: &Context, seen: &Seen, repair: &Repair, changes: &[story::Change]) {
+    let repaired = events::reference(repair);
+    let host = seen.host.as_ref().map(events::reference);
+    let node = seen.node.as_ref().map(events::reference);
+    let about: Vec<_> = [Some(repaired), host, node].into_iter().flatten().collect();
+    for change in changes {
+        let kind = match change.warning {
+            true => EventKind::Warning,
+            false => EventKind::Normal,
+        };
+        for object in &about {
+            let message = format!("{}: {}", repair.name_any(), change.message);
+            ctx.events.record(object.clone(), kind, change.reason, message);
+        }
+    }
 }
 
 fn wait_for(health: &Health) -> Duration {
@@ -298,7 +331,12 @@ async fn view(ctx: &Context, seen: &Seen, repair: &Repair, health: &Health) -> M
         .as_ref()
         .and_then(|status| status.ticket_ref.clone());
     let ticket = ticket.and_then(|name| seen.tickets.iter().find(|ticket| ticket.name_any() == name.name));
+    let node = observe::node(ctx, seen);
+    let reported = node.and_then(|node| node.annotations().get(SERVICES_RESTARTED_ANNOTATION).cloned());
     MachineView {
+        services_restarted: reported.unwrap_or_default(),
+        boot_id: status.boot_id,
+        powered: observe::powered(ctx, seen, repair).await,
         faulty: match health {
             _ if working => None,
             Health::Healthy => Some(false),

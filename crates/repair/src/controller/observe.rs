@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use mainstay_api::{
     ComputeNode, HostState, POOL_LABEL, Repair,
-    conditions::{find, types},
-    repair::{FencingProof, RepairPolicySpec, RepairState, Source},
+    repair::{FencingProof, RepairPolicySpec, RepairState},
 };
 use mainstay_capi::CLUSTER_NAME_LABEL;
 use mainstay_control::{Error, write};
@@ -18,7 +16,7 @@ use mainstay_provider::{HostId, PowerState};
 use super::{Context, Seen, is_open};
 use crate::{
     gates::Member,
-    trigger::{Health, Observation, judge},
+    trigger::{self, Health, probe},
 };
 
 /// The machine's Node in its cluster.
@@ -32,57 +30,12 @@ pub fn node(ctx: &Context, seen: &Seen) -> Option<Arc<NodeView>> {
         .pop()
 }
 
-fn probe(node: &ComputeNode) -> Option<Observation> {
-    let conditions = &node.status.as_ref()?.conditions;
-    let probe = find(conditions, types::PROBE_PASSED)?;
-    Some(Observation {
-        source: Source::Probe,
-        kind: String::new(),
-        status: probe.status.clone(),
-        reason: probe.reason.clone(),
-        message: probe.message.clone(),
-        since: probe.last_transition_time.0,
-    })
-}
-
-fn conditions(node: &NodeView) -> impl Iterator<Item = Observation> + '_ {
-    node.status.conditions.iter().map(|condition| Observation {
-        source: Source::NodeCondition,
-        kind: condition.kind.clone(),
-        status: condition.status.clone(),
-        reason: condition.reason.clone(),
-        message: condition.message.clone(),
-        since: condition.last_transition_time.unwrap_or(Timestamp::MIN),
-    })
-}
-
 /// Judges one machine. While it is not provisioned or being deleted nothing is known.
 pub fn health(ctx: &Context, seen: &Seen, policy: &RepairPolicySpec) -> Health {
-    let Some(compute) = &seen.node else {
-        return Health::Unknown;
-    };
-    let provisioned = compute
-        .status
-        .as_ref()
-        .is_some_and(|status| status.initialization.provisioned);
-    if !provisioned || compute.metadata.deletion_timestamp.is_some() {
-        return Health::Unknown;
+    match &seen.node {
+        Some(compute) => trigger::health(policy, compute, node(ctx, seen).as_deref(), ctx.now()),
+        None => Health::Unknown,
     }
-    let mut observations: Vec<Observation> = probe(compute).into_iter().collect();
-    if let Some(node) = node(ctx, seen) {
-        observations.extend(conditions(&node));
-        // An expired Lease shows as Ready=Unknown, set by whoever watches the Leases.
-        let lease = node.condition("Ready").map(|ready| Observation {
-            source: Source::Lease,
-            kind: String::new(),
-            status: ready.status.clone(),
-            reason: ready.reason.clone(),
-            message: ready.message.clone(),
-            since: ready.last_transition_time.unwrap_or(Timestamp::MIN),
-        });
-        observations.extend(lease);
-    }
-    judge(policy, &observations, ctx.now())
 }
 
 /// All machines of a namespace as gates see them.
@@ -123,6 +76,26 @@ fn of(node: &ComputeNode, repairs: &[Repair]) -> Member {
 /// Finds a machine of the fleet by its host.
 pub fn member<'a>(fleet: &'a [Member], host: &str) -> Option<&'a Member> {
     fleet.iter().find(|member| member.host == host)
+}
+
+/// Whether the machine has power, asked for only before an action is chosen: management controllers are slow.
+pub async fn powered(ctx: &Context, seen: &Seen, repair: &Repair) -> Option<bool> {
+    let state = repair
+        .status
+        .as_ref()
+        .map(|status| status.state)
+        .unwrap_or_default();
+    if !matches!(state, RepairState::Suspect | RepairState::Waiting) {
+        return None;
+    }
+    let host = seen.host.as_ref()?;
+    let provider = ctx.providers.get(&seen.node.as_ref()?.spec.provider)?;
+    let id = HostId::new(&host.namespace().unwrap_or_default(), &host.name_any());
+    match provider.power_state(&id).await {
+        Ok(PowerState::On) => Some(true),
+        Ok(PowerState::Off) => Some(false),
+        _ => None,
+    }
 }
 
 /// Proof that nothing runs on a host that is out for repair: its power read back as off.

@@ -46,9 +46,14 @@ fn run(policy: &RepairPolicySpec, cured_by: Option<Action>) -> String {
         let next = advance(pass, &status);
         for ask in &next.asks {
             let action = match ask {
-                Ask::RestartService { .. } => Action::RestartService,
+                Ask::RestartService { id } => {
+                    machine.services_restarted.clone_from(id);
+                    Action::RestartService
+                }
                 Ask::Restart { id } => {
                     machine.restarted.clone_from(id);
+                    machine.boot_id.push('+');
+                    machine.powered = Some(true);
                     Action::Restart
                 }
                 Ask::Reprovision { incarnation } => {
@@ -210,4 +215,63 @@ fn a_dry_run_records_and_does_nothing() {
         (next.asks, next.status.steps[0].result.as_str()),
         (vec![], "DryRun")
     );
+}
+
+#[test]
+fn a_machine_that_is_off_gets_no_service_restart() {
+    let (spec, policy) = (RepairSpec::default(), policy());
+    let mut machine = MachineView {
+        faulty: Some(true),
+        exists: true,
+        powered: Some(false),
+        boot_id: "a".into(),
+        ..Default::default()
+    };
+    let status = begin(&policy, FaultClass::AutoRepairable, None, at(0));
+    let pass = |machine: &MachineView, status: &RepairStatus, now: i64| {
+        let pass = Pass {
+            name: "r",
+            spec: &spec,
+            policy: &policy,
+            machine,
+            closed: None,
+            now: at(now),
+        };
+        advance(pass, status)
+    };
+    let next = pass(&machine, &status, 9);
+    assert_eq!(next.asks, [Ask::Restart { id: "r-2".into() }]);
+    assert_eq!(next.status.steps[0].result, "Skipped");
+    // The other boot id proves that what hung is gone; the record says so.
+    machine.restarted = "r-2".into();
+    machine.boot_id = "b".into();
+    machine.faulty = Some(false);
+    let next = pass(&machine, &next.status, 19);
+    assert_eq!(next.status.state, RepairState::Probation);
+    assert_eq!(next.status.steps[1].evidence, "boot id a became b");
+    let proof = next.status.fencing_proof.map(|proof| proof.kind);
+    assert_eq!(proof.as_deref(), Some("BootIDChanged"));
+}
+
+#[test]
+fn a_service_restart_that_nobody_confirms_times_out() {
+    let (spec, policy) = (RepairSpec::default(), policy());
+    let machine = MachineView {
+        faulty: Some(true),
+        exists: true,
+        ..Default::default()
+    };
+    let mut status = begin(&policy, FaultClass::AutoRepairable, None, at(0));
+    for now in [0, 120] {
+        let pass = Pass {
+            name: "r",
+            spec: &spec,
+            policy: &policy,
+            machine: &machine,
+            closed: None,
+            now: at(now),
+        };
+        status = advance(pass, &status).status;
+    }
+    assert_eq!(status.steps[0].result, "TimedOut");
 }

@@ -27,6 +27,11 @@ pub struct Report {
     pub actions: u64,
     /// Crashes of the controller.
     pub crashes: u64,
+    /// Schedules in which a person had to look: breakers reset, then all machines may be repaired at once. No
+    /// schedule comes to rest without that when its breakers stay open.
+    pub operator_steps: u64,
+    /// From which look on that happens.
+    pub operator_from_tick: u32,
     /// Most repairs of one pool at once.
     pub most_in_flight: usize,
     /// Virtual time over all schedules, in seconds.
@@ -55,6 +60,11 @@ impl fmt::Display for Report {
             self.most_in_flight,
             self.virtual_seconds / 3600
         )?;
+        writeln!(
+            out,
+            "an operator stepped in in {} schedules (from look {} on: breakers reset, no limit of unhealthy machines)",
+            self.operator_steps, self.operator_from_tick
+        )?;
         writeln!(out, "{} broken invariants", self.violations.len())?;
         for violation in self.violations.iter().take(20) {
             writeln!(out, "  {violation}")?;
@@ -68,6 +78,7 @@ pub fn simulate(seed: u64, schedules: u32) -> Report {
     let mut report = Report {
         seed,
         schedules,
+        operator_from_tick: world::OPERATOR_TICK,
         ..Default::default()
     };
     for schedule in 0..schedules {

@@ -34,7 +34,7 @@ const FAULT_TICKS: u32 = 400;
 /// A schedule that has not come to rest after this many ticks is a violation.
 const LAST_TICK: u32 = 4_000;
 /// By then a person has looked at whatever a breaker holds back, and lets the repairs go on.
-const OPERATOR_TICK: u32 = 800;
+pub(super) const OPERATOR_TICK: u32 = 800;
 /// One pass in so many loses what it wanted to write.
 const CRASH_EVERY: u32 = 40;
 
@@ -141,6 +141,7 @@ impl World {
                 .advance(if tick < FAULT_TICKS { TICK } else { TICK * 4 });
             if tick == OPERATOR_TICK {
                 self.operator_looks();
+                report.operator_steps += 1;
             }
             if tick < FAULT_TICKS && rng.u32(0..25) == 0 {
                 self.inject(rng, report);
@@ -314,7 +315,7 @@ impl World {
             incarnation: machine.incarnation,
             action_failed: machine.failed.clone(),
             proof: self.proof(machine, now),
-            ticket_resolved: false,
+            ..Default::default()
         };
         let members = self.members();
         let closed = ask(&self.policy, &self.breakers, &members, &member(machine), now);

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use mainstay_api::conditions::is_bad;
+use mainstay_api::repair::{RepairPolicySpec, default_ladder};
+use mainstay_api::{ComputeNode, POOL_LABEL};
+use mainstay_machines::context::NodeView;
+use mainstay_repair::controller::DEFAULT_POLICY;
+use mainstay_repair::{story, trigger};
 use serde_json::Value;
 
 /// Kinds of which one machine consists, from the hardware up: what is lower is the cause of what is higher.
@@ -127,7 +133,7 @@ pub struct Explanation {
 }
 
 /// Explains; None when there is no such object.
-pub fn explain(subject: &Subject, seen: &[Seen]) -> Option<Explanation> {
+pub fn explain(subject: &Subject, seen: &[Seen], now: Timestamp) -> Option<Explanation> {
     let itself = seen
         .iter()
         .find(|object| object.kind == subject.kind && object.name() == subject.name)?;
@@ -148,7 +154,7 @@ pub fn explain(subject: &Subject, seen: &[Seen]) -> Option<Explanation> {
         because: cause
             .map(|line| format!("{} {}", line.object, line.what))
             .unwrap_or_default(),
-        next: next(&about, cause),
+        next: next(&about, cause, &Policies { seen, now }),
         lines,
     })
 }
@@ -307,9 +313,10 @@ fn repair(object: &Seen, line: &dyn Fn(&str, bool, String) -> Line) -> Vec<Line>
         object.text("/spec/fault/type"),
         object.text("/spec/fault/message")
     );
+    // In probation the machine works again; it is only watched.
     let mut all = vec![line(
         object.text("/spec/fault/firstSeen"),
-        true,
+        object.text("/status/state") != "Probation",
         fault.trim().into(),
     )];
     for step in object.value["status"]["steps"].as_array().into_iter().flatten() {
@@ -393,7 +400,7 @@ fn unreachable(seen: &[Seen], itself: &Seen) -> Vec<Line> {
     .collect()
 }
 
-fn next(about: &[&Seen], cause: Option<&Line>) -> String {
+fn next(about: &[&Seen], cause: Option<&Line>, policies: &Policies<'_>) -> String {
     let Some(cause) = cause else {
         return "nothing: all is as it should be".into();
     };
@@ -404,7 +411,7 @@ fn next(about: &[&Seen], cause: Option<&Line>) -> String {
         return "nothing automatic until a person closes the ticket (spec.resolved: true)".into();
     }
     if let Some(repair) = about.iter().find(|object| object.kind == "Repair") {
-        return repair_next(repair);
+        return policies.repair_next(repair);
     }
     let task = about
         .iter()
@@ -413,6 +420,9 @@ fn next(about: &[&Seen], cause: Option<&Line>) -> String {
     if let Some(step) = task {
         return format!("the provider goes on with {step}");
     }
+    if let Some(coming) = policies.suspicion(about) {
+        return coming;
+    }
     let words = match about.first().map(|object| object.kind) {
         Some("Pod") if cause.what.starts_with("PodScheduled") => {
             "the scheduler tries again when nodes change; the autoscaler adds one where a pool may grow"
@@ -420,19 +430,57 @@ fn next(about: &[&Seen], cause: Option<&Line>) -> String {
         Some("Pod") => "the node's agent tries again with back-off",
         Some("OSImage") => "the image is composed again with back-off, at once when the object changes",
         Some("ClusterDeployment" | "NodePool") => "the controllers go on when what is named above changes",
-        _ => "a repair starts when the time of its policy has passed",
+        _ => "the controllers go on by themselves; no trigger of a repair policy matches",
     };
     words.into()
 }
 
-fn repair_next(repair: &Seen) -> String {
-    let (name, state) = (repair.name(), repair.text("/status/state"));
-    let gate = repair.text("/status/waitingFor/gate");
-    let look = repair.text("/status/waitingFor/nextLook");
-    match (gate, look) {
-        ("", _) => format!("repair {name} is at {state}"),
-        (gate, "") => format!("repair {name} is held back by {gate}"),
-        (gate, look) => format!("repair {name} is held back by {gate}; next look {look}"),
+/// The repair policies that were read, and the time: what the ladder will do is told by its own functions.
+struct Policies<'a> {
+    seen: &'a [Seen],
+    now: Timestamp,
+}
+
+impl Policies<'_> {
+    fn named(&self, name: &str) -> RepairPolicySpec {
+        let found = self
+            .seen
+            .iter()
+            .find(|object| object.kind == "RepairPolicy" && object.name() == name);
+        let spec = found.and_then(|policy| serde_json::from_value(policy.value["spec"].clone()).ok());
+        spec.unwrap_or_else(|| RepairPolicySpec {
+            ladder: default_ladder(),
+            ..Default::default()
+        })
+    }
+
+    fn repair_next(&self, repair: &Seen) -> String {
+        let name = match repair.text("/spec/policyRef/name") {
+            "" => DEFAULT_POLICY,
+            name => name,
+        };
+        let status = serde_json::from_value(repair.value["status"].clone()).unwrap_or_default();
+        format!(
+            "repair {}: {}",
+            repair.name(),
+            story::next(&self.named(name), &status)
+        )
+    }
+
+    /// The repair that will begin unless the machine recovers.
+    fn suspicion(&self, about: &[&Seen]) -> Option<String> {
+        let of = |kind: &str| about.iter().find(|object| object.kind == kind);
+        let compute: ComputeNode = serde_json::from_value(of("ComputeNode")?.value.clone()).ok()?;
+        let node: Option<NodeView> =
+            of("Node").and_then(|node| serde_json::from_value(node.value.clone()).ok());
+        let label = compute.metadata.labels.clone().unwrap_or_default();
+        let pool = self.seen.iter().find(|object| {
+            object.kind == "NodePool" && label.get(POOL_LABEL).is_some_and(|name| name == object.name())
+        });
+        let name = pool.map_or("", |pool| pool.text("/spec/repairPolicyRef/name"));
+        let name = if name.is_empty() { DEFAULT_POLICY } else { name };
+        let health = trigger::health(&self.named(name), &compute, node.as_ref(), self.now);
+        story::suspicion(name, &health, self.now)
     }
 }
 
@@ -508,7 +556,7 @@ mod tests {
             kind,
             name: name.into(),
         };
-        let text = match explain(&subject, seen) {
+        let text = match explain(&subject, seen, Timestamp::UNIX_EPOCH) {
             None => "unknown".into(),
             Some(explanation) => super::super::table(&explanation),
         };
@@ -527,7 +575,7 @@ mod tests {
               2026-01-01T03:02:20Z  computenode/demo-a-1  ComputeNodeProbePassed is False: no answer (R)
               2026-01-01T03:02:20Z  repair/r1             fault seen by Probe: ComputeNodeProbePassed
               2026-01-01T03:03:00Z  repair/r1             Restart: StillFaulty
-            Next: repair r1 is held back by breaker; next look 2026-01-01T03:14:00Z
+            Next: repair r1: held by breaker; next look 2026-01-01T03:14:00Z, then RestartService
         "#]],
         );
     }
