@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, RwLock},
 };
 
 use kube::Client;
@@ -137,6 +137,9 @@ pub struct Watched {
     stop: CancellationToken,
 }
 
+/// Told of a change of a workload Node, with its cluster.
+type NodeListener = Box<dyn Fn(&ObjectKey, &Change<NodeView>) + Send + Sync>;
+
 /// What the controllers share.
 pub struct Context {
     /// Client of the management cluster.
@@ -150,7 +153,7 @@ pub struct Context {
     watched: Mutex<HashMap<ObjectKey, Watched>>,
     rng: Mutex<fastrand::Rng>,
     /// Woken with the cluster's key and the Node's change.
-    node_changes: OnceLock<Arc<dyn Fn(&ObjectKey, &Change<NodeView>) + Send + Sync>>,
+    node_changes: Arc<RwLock<Vec<NodeListener>>>,
     /// Queue of the machine controller.
     pub machine_queue: OnceLock<Arc<Queue<ObjectKey>>>,
 }
@@ -177,14 +180,15 @@ impl Context {
             stop,
             watched: Mutex::default(),
             rng: Mutex::new(fastrand::Rng::with_seed(seed)),
-            node_changes: OnceLock::new(),
+            node_changes: Arc::default(),
             machine_queue: OnceLock::new(),
         })
     }
 
-    /// Sets what is told of changes of workload Nodes; only the first call counts.
+    /// Adds one that is told of changes of workload Nodes, with their cluster's key.
     pub fn on_node_change(&self, listener: impl Fn(&ObjectKey, &Change<NodeView>) + Send + Sync + 'static) {
-        let _ = self.node_changes.set(Arc::new(listener));
+        let mut listeners = self.node_changes.write().expect("no holder panics");
+        listeners.push(Box::new(listener));
     }
 
     /// A random suffix for a name.
@@ -204,10 +208,11 @@ impl Context {
         }
         let stop = self.stop.child_token();
         let nodes: Cache<NodeView> = Cache::start(&access.client, Scope::default(), stop.clone());
-        if let Some(listener) = self.node_changes.get().cloned() {
-            let of = cluster.clone();
-            nodes.listen(move |change| listener(&of, change));
-        }
+        let (listeners, of) = (self.node_changes.clone(), cluster.clone());
+        nodes.listen(move |change| {
+            let listeners = listeners.read().expect("no holder panics");
+            listeners.iter().for_each(|listener| listener(&of, change));
+        });
         let new = Watched { nodes, stop };
         watched.insert(cluster.clone(), new.clone());
         Some(new)

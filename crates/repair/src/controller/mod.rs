@@ -18,6 +18,7 @@ use mainstay_api::{
     repair::{FaultClass, RepairState, RepairStatus, SERVICES_RESTARTED_ANNOTATION},
 };
 use mainstay_capi::{CLUSTER_NAME_LABEL, Machine};
+use mainstay_control::queue::Queue;
 use mainstay_control::{
     Cache, Controller, Error, EventKind, ObjectKey, Recorder, Requeue, Scope, events, write,
 };
@@ -99,6 +100,8 @@ pub fn start(
                 .into_iter()
                 .collect()
         });
+    let queue = controller.queue();
+    machines.on_node_change(move |_, change| queue_machine(&queue, &change.any().spec.provider_id));
     let shared = ctx.clone();
     // One at a time: gates look at the whole fleet.
     controller.concurrency(1).run(stop, move |key| {
@@ -106,6 +109,13 @@ pub fn start(
         async move { reconcile(key, &ctx).await }
     });
     ctx
+}
+
+/// Wakes the machine that a Node belongs to.
+fn queue_machine(queue: &Queue<ObjectKey>, provider_id: &str) {
+    if let Some((namespace, name)) = mainstay_api::join::parse_provider_id(provider_id) {
+        queue.add(ObjectKey::namespaced(namespace, name));
+    }
 }
 
 /// Everything one pass reads.
