@@ -96,12 +96,12 @@ pub fn provider_id(provider: &str, namespace: &str, compute_node: &str) -> Strin
     format!("mainstay://{provider}/{namespace}/{compute_node}")
 }
 
-
 /// Reads namespace and ComputeNode of a providerID; none for machines of other makers.
 pub fn parse_provider_id(provider_id: &str) -> Option<(&str, &str)> {
     let mut parts = provider_id.strip_prefix("mainstay://")?.split('/').skip(1);
     let found = (parts.next()?, parts.next()?);
     parts.next().is_none().then_some(found)
+}
 
 #[cfg(test)]
 mod tests {
