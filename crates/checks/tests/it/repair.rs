@@ -66,10 +66,13 @@ fn wait_for_a_clean_computer(before: &BTreeSet<String>) {
     }
 }
 
+/// The background process; a child that it has forked and that has not become another program yet does not count.
 fn manager(installation: &Installation) -> Option<u32> {
     let folder = installation.folder.to_string_lossy().into_owned();
     let is = |_, line: &[String]| line.get(1).is_some_and(|word| word == "manage") && line.contains(&folder);
-    computer::find(is).pop()
+    let found = computer::find(is);
+    let is_child = |pid: &u32| computer::parent(*pid).is_some_and(|parent| found.contains(&parent));
+    found.iter().copied().find(|pid| !is_child(pid))
 }
 
 fn start(command: &mut Command) -> Child {

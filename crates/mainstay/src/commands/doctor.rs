@@ -8,7 +8,7 @@ use super::findings::{Finding, examine};
 use super::{api, preflight};
 use crate::args::{DoctorArgs, Target};
 use crate::manager::state::{Layout, Running};
-use crate::outcome::{Code, Failure, Outcome};
+use crate::outcome::{Code, Outcome};
 use crate::output::Output;
 
 /// `mainstay status`: the short form, always with an answer.

@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use mainstay_api::{
     BreakFixTicket, ClusterDeployment, ComputeNode, Host, HostState, NodePool, OSImage, POOL_LABEL, Repair,
     RepairPolicy,
+    conditions::{is_bad, reasons},
     repair::{RepairPolicySpec, RepairState},
 };
 use mainstay_base::clock::{Clock, SystemClock, rfc3339_seconds};
