@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod loops;
 pub mod mounts;
 pub mod network;
+pub mod power;
 pub mod preflight;
 pub mod probe;
 pub mod process;

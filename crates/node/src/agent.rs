@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::NodeAddress;
@@ -18,6 +19,7 @@ use crate::cgroups::{CgroupTree, Naming};
 use crate::context::Shared;
 use crate::cpus::{self, Cpus};
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
+use crate::devices::{self, DevicePlugins};
 use crate::events::Events;
 use crate::facts::{Facts, address_towards};
 use crate::fetch::Fetcher;
@@ -32,7 +34,9 @@ use crate::register::{StatusWriter, register};
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
-use crate::{eviction, identity, images, lease, logs, network, node_cgroups, own_node, reserve, server};
+use crate::{
+    eviction, identity, images, lease, logs, network, node_cgroups, own_node, reserve, server, shutdown,
+};
 
 /// How often the status is looked at until the node is ready for the first time.
 const FIRST_LOOKS: Duration = Duration::from_millis(200);
@@ -107,11 +111,17 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(own_node::keep(shared.clone()));
     parts.spawn(eviction::keep(manager.clone()));
     parts.spawn(cpus::keep(manager.clone()));
+    parts.spawn(devices::keep(manager.clone()));
     if let Some(listener) = listener {
         parts.spawn(server::run(manager.clone(), listener));
     }
     tracing::info!(node = shared.settings.node_name(), "the node agent runs");
-    stop.cancelled().await;
+    let going_down = shared.settings.going_down.clone();
+    tokio::select! {
+        biased;
+        () = going_down.cancelled() => shutdown::end_pods(&manager).await,
+        () = stop.cancelled() => {}
+    }
     manager.stop();
     parts.shutdown().await;
     Ok(())
@@ -158,6 +168,8 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
         pressure: PressureCell::default(),
         own_node: OwnNode::default(),
         cpus,
+        shutting_down: AtomicBool::new(false),
+        devices: Arc::new(DevicePlugins::new(&settings.dirs.root, clock.clone())),
         sysctls,
         host_ips: address(&settings).into_iter().collect(),
         cgroups,
@@ -379,12 +391,18 @@ async fn look(shared: &Shared) -> Seen {
         images: images
             .map(|l| node_status::images(l.images, settings.kubelet.node_status_max_images))
             .unwrap_or_default(),
-        devices: node_status::Devices::default(),
+        devices: shared.devices.status(),
         warnings: warnings(&settings.kubelet),
         port: settings.kubelet.port,
         not_ready: known
             .errors
             .into_iter()
+            .chain(
+                shared
+                    .shutting_down
+                    .load(Ordering::Relaxed)
+                    .then(|| shutdown::NOT_READY.to_owned()),
+            )
             .chain(wrong_sysctls(&wanted_sysctls(settings)))
             .collect(),
         memory_pressure: pressure.memory,

@@ -1,5 +1,8 @@
 //! What every part of the agent shares.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use tokio::sync::Notify;
 
 use mainstay_base::clock::SharedClock;
@@ -9,6 +12,7 @@ use crate::api::ApiHandle;
 use crate::cgroups::CgroupTree;
 use crate::cpus::Cpus;
 use crate::cri::Cri;
+use crate::devices::DevicePlugins;
 use crate::events::Events;
 use crate::facts::Facts;
 use crate::fetch::Fetcher;
@@ -51,6 +55,10 @@ pub struct Shared {
     pub own_node: OwnNode,
     /// The sysctls that pods may set.
     pub sysctls: AllowList,
+    /// The machine goes down: no pod is taken any more.
+    pub shutting_down: AtomicBool,
+    /// Device plug-ins and who has which device.
+    pub devices: Arc<DevicePlugins>,
     /// Who has which processors.
     pub cpus: Cpus,
     /// The node's addresses.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod context;
 pub mod cpus;
 pub mod cri;
+pub mod devices;
 pub mod disk;
 pub mod events;
 pub mod eviction;

@@ -56,6 +56,10 @@ impl OwnNode {
         };
         view.name = shared.settings.node_name().to_owned();
         view.allocatable.extend(own);
+        let devices = shared.devices.status();
+        view.allocatable
+            .extend(devices.removed.into_iter().map(|name| (name, 0)));
+        view.allocatable.extend(devices.allocatable);
         view
     }
 }

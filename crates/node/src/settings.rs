@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{KubeletConfiguration, NodeConfig};
 use crate::facts::Overrides;
 
@@ -44,6 +46,8 @@ pub struct Settings {
     pub version: String,
     /// Speaks to the API server in place of the client made from the join file (tests, hosted agents).
     pub client: Option<kube::Client>,
+    /// Cancelled when the machine goes down: pods end in their order, then the agent.
+    pub going_down: CancellationToken,
 }
 
 impl Settings {
@@ -63,6 +67,7 @@ impl Settings {
             overrides: Overrides::default(),
             version: version.into(),
             client: None,
+            going_down: CancellationToken::new(),
         }
     }
 

@@ -11,6 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::args::NodeArgs;
 use crate::outcome::{Code, Failure, Outcome};
 
+/// SIGPWR: the machine goes down.
+const POWER_LOSS: SignalKind = SignalKind::from_raw(30);
+
+/// Whether the agent is stopped because its machine is.
+async fn machine_goes_down() -> bool {
+    let asked = tokio::task::spawn_blocking(mainstay_host::power::is_going_down);
+    asked.await.unwrap_or(false)
+}
+
 fn failed(error: impl std::error::Error) -> Failure {
     Failure::new("MS-NODE-0001", chain(&error))
 }
@@ -64,13 +73,18 @@ pub fn run(args: &NodeArgs) -> Outcome {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let token = stop.clone();
+        let mut power = signal(POWER_LOSS).map_err(failed)?;
+        let (token, going_down) = (stop.clone(), settings.going_down.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            let told = tokio::select! {
+                _ = terminate.recv() => false,
+                _ = interrupt.recv() => false,
+                _ = power.recv() => true,
+            };
+            match told || machine_goes_down().await {
+                true => going_down.cancel(),
+                false => token.cancel(),
             }
-            token.cancel();
         });
         mainstay_node::run(settings, SystemClock::shared(), stop)
             .await

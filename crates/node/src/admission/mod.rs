@@ -5,6 +5,7 @@ pub mod preempt;
 pub mod sysctl;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Pod;
 use mainstay_semantics::qos::Class;
@@ -130,14 +131,24 @@ pub fn decide(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Decision {
     if let Some(refusal) = refusal {
         return refusal.into();
     }
-    if let Err(refusal) = shared.cpus.admit(pod) {
+    let given = shared.cpus.admit(pod).and_then(|()| shared.devices.admit(pod));
+    if let Err(refusal) = given {
+        give_back(shared, pod);
         return refusal.into();
     }
-    let decision = place(Some(&shared.own_node.view(shared)), pod, others);
+    let mut decision = place(Some(&shared.own_node.view(shared)), pod, others);
+    if shared.shutting_down.load(Ordering::Relaxed) && matches!(decision, Decision::Admit { .. }) {
+        decision = crate::shutdown::refusal().into();
+    }
     if matches!(decision, Decision::Refuse { .. }) {
-        shared.cpus.release(podspec::uid(pod));
+        give_back(shared, pod);
     }
     decision
+}
+
+fn give_back(shared: &Shared, pod: &Pod) {
+    shared.cpus.release(podspec::uid(pod));
+    shared.devices.release(podspec::uid(pod));
 }
 
 #[cfg(test)]

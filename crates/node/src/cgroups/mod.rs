@@ -173,12 +173,20 @@ impl CgroupTree {
         }
     }
 
-    fn set(&self, path: &str, controller: &str, file: &str, value: &str) -> Result<(), CgroupError> {
+    fn file(&self, path: &str, controller: &str, file: &str) -> PathBuf {
         let path = path.trim_start_matches('/');
-        let target = match self.v2 {
+        match self.v2 {
             true => self.mount.join(path).join(file),
             false => self.mount.join(controller).join(path).join(file),
-        };
+        }
+    }
+
+    fn has(&self, path: &str, controller: &str, file: &str) -> bool {
+        self.file(path, controller, file).exists()
+    }
+
+    fn set(&self, path: &str, controller: &str, file: &str, value: &str) -> Result<(), CgroupError> {
+        let target = self.file(path, controller, file);
         std::fs::write(&target, value).map_err(failed("write", &target))
     }
 
@@ -245,7 +253,10 @@ impl CgroupTree {
         for (size, bytes) in &limits.hugepages {
             let end = if self.v2 { "max" } else { "limit_in_bytes" };
             let file = format!("hugetlb.{}.{end}", page_size_name(*size));
-            self.set(path, "hugetlb", &file, &bytes.to_string())?;
+            // A kernel without this controller limits no hugepages.
+            if self.has(path, "hugetlb", &file) {
+                self.set(path, "hugetlb", &file, &bytes.to_string())?;
+            }
         }
         Ok(())
     }
@@ -288,12 +299,7 @@ impl CgroupTree {
     }
 
     fn read(&self, path: &str, controller: &str, file: &str) -> Option<String> {
-        let path = path.trim_start_matches('/');
-        let source = match self.v2 {
-            true => self.mount.join(path).join(file),
-            false => self.mount.join(controller).join(path).join(file),
-        };
-        std::fs::read_to_string(source).ok()
+        std::fs::read_to_string(self.file(path, controller, file)).ok()
     }
 
     fn number(&self, path: &str, controller: &str, file: &str) -> Option<u64> {

@@ -392,6 +392,17 @@ impl KubeletConfiguration {
                 "the topology manager is not supported; use none",
             ),
             (
+                self.shutdown_grace_period_critical_pods > self.shutdown_grace_period,
+                "shutdownGracePeriodCriticalPods",
+                "must not be longer than shutdownGracePeriod",
+            ),
+            (
+                !self.shutdown_grace_period.is_zero()
+                    && !self.shutdown_grace_period_by_pod_priority.is_empty(),
+                "shutdownGracePeriodByPodPriority",
+                "cannot be used together with shutdownGracePeriod",
+            ),
+            (
                 !self.user_namespaces.is_null(),
                 "userNamespaces",
                 "user namespaces are not supported; leave it out",

@@ -251,13 +251,6 @@ async fn reconcile(shared: &Shared, applied: &mut HashMap<String, String>) {
     }
 }
 
-/// Whether any container of the pod wants processors of its own.
-pub fn wants_any(pod: &Pod) -> bool {
-    let spec = pod.spec.iter();
-    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-    containers.into_iter().any(|c| policy::exclusive_cpus(pod, c) > 0)
-}
-
 /// Gives a pod that already runs the processors that it had or should have; a failure costs only their exclusiveness.
 pub fn adopt(shared: &Shared, pod: &Pod) {
     if let Err(refusal) = shared.cpus.admit(pod) {

@@ -11,6 +11,7 @@ use mainstay_control::events::EventKind;
 use super::images::{self, PullBackoff, Waiting};
 use crate::context::Shared;
 use crate::cri::runtime_v1 as v1;
+use crate::devices::{self, api::DeviceSpec};
 use crate::plan::{ContainerView, SandboxView};
 use crate::podspec::{self, env, runtime_config, security};
 use crate::probes::check::{Outcome, Target, http_get};
@@ -138,6 +139,14 @@ fn bind(container_path: &str, host_path: &Path) -> v1::Mount {
     }
 }
 
+fn device_file(device: DeviceSpec) -> v1::Device {
+    v1::Device {
+        container_path: device.container_path,
+        host_path: device.host_path,
+        permissions: device.permissions,
+    }
+}
+
 /// Mounts: the volumes', then the hosts file and the termination message.
 fn all_mounts(
     shared: &Shared,
@@ -209,16 +218,25 @@ impl StartContext<'_> {
         image: v1::Image,
     ) -> Result<v1::ContainerConfig, String> {
         security::verify_non_root(self.pod, container, &image)?;
+        let uid = podspec::uid(self.pod);
+        let given = self.shared.devices.prepare(uid, &container.name).await?;
         let env = env::environment(self.pod, container, &self.sources())?;
+        let env = devices::with_device_env(env, &given.envs);
         let ip = self.pod_ips().into_iter().next().unwrap_or_default();
-        let mounts = all_mounts(self.shared, self.pod, container, attempt, &ip, &env)?;
+        let mut mounts = all_mounts(self.shared, self.pod, container, attempt, &ip, &env)?;
+        mounts.extend(given.mounts.into_iter().map(|m| v1::Mount {
+            readonly: m.read_only,
+            ..bind(&m.container_path, Path::new(&m.host_path))
+        }));
         let prepared = runtime_config::Prepared {
             image_ref: image.id.clone(),
             image,
             env,
             mounts,
-            devices: Vec::new(),
-            cpus: self.shared.cpus.share(podspec::uid(self.pod), &container.name),
+            devices: given.devices.into_iter().map(device_file).collect(),
+            annotations: given.annotations,
+            cdi_devices: given.cdi_devices.into_iter().map(|d| d.name).collect(),
+            cpus: self.shared.cpus.share(uid, &container.name),
         };
         Ok(runtime_config::container(
             self.pod,

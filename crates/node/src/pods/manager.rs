@@ -17,6 +17,7 @@ use crate::admission::{Decision, Refusal};
 use crate::context::Shared;
 use crate::cpus;
 use crate::cri::{CriError, runtime_v1 as v1};
+use crate::devices;
 use crate::node_cgroups::{self, Tiers};
 use crate::podspec::{self, labels};
 
@@ -91,8 +92,9 @@ impl Manager {
         let mut after = Vec::new();
         let mut refused = false;
         if is_known_to_run(&pod) {
-            if !is_over(&pod) && cpus::wants_any(&pod) {
+            if !is_over(&pod) {
                 cpus::adopt(&self.shared, &pod);
+                devices::adopt(&self.shared, &pod);
             }
         } else {
             match self.decide(&entries, &pod) {
@@ -212,6 +214,19 @@ impl Manager {
     pub fn end(&self, uid: &str, end: End) {
         if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
             entry.inbox.end(end);
+        }
+    }
+
+    /// Waits until nothing of these pods runs.
+    pub async fn have_ended(&self, uids: &[String]) {
+        let inboxes: Vec<Arc<Inbox>> = {
+            let entries = self.entries.lock().expect("no holder panics");
+            uids.iter()
+                .filter_map(|uid| Some(entries.get(uid)?.inbox.clone()))
+                .collect()
+        };
+        for inbox in inboxes {
+            inbox.has_ended().await;
         }
     }
 

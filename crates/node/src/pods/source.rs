@@ -13,6 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use ring::digest::{SHA256, digest};
 
 use super::manager::Manager;
+use super::status_writer::StatusQueue;
 use crate::podspec::{self, CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE};
 
 /// Follows the API server's pods of this node for as long as the agent runs.
@@ -165,14 +166,14 @@ pub async fn follow_folder(manager: Arc<Manager>) {
         }
         manager.files_are_read();
         if let Some(client) = manager.shared().api.client() {
-            show_copies(&client, settings.node_name(), &pods).await;
+            show_copies(&client, settings.node_name(), &pods, &manager.queue).await;
         }
         tokio::time::sleep(settings.kubelet.file_check_frequency).await;
     }
 }
 
 /// Makes the API server show each static pod, and no others.
-async fn show_copies(client: &kube::Client, node: &str, pods: &[Pod]) {
+async fn show_copies(client: &kube::Client, node: &str, pods: &[Pod], queue: &StatusQueue) {
     for pod in pods {
         let api: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(pod));
         let wanted = mirror(pod);
@@ -184,6 +185,7 @@ async fn show_copies(client: &kube::Client, node: &str, pods: &[Pod]) {
             podspec::annotation(e, CONFIG_MIRROR) == podspec::annotation(&wanted, CONFIG_MIRROR)
         });
         if same {
+            queue.is_shown(podspec::uid(pod));
             continue;
         }
         if existing.is_some() {
@@ -191,11 +193,12 @@ async fn show_copies(client: &kube::Client, node: &str, pods: &[Pod]) {
                 .delete(podspec::name(pod), &DeleteParams::default().grace_period(0))
                 .await;
         }
-        if let Err(error) = api.create(&PostParams::default(), &wanted).await {
-            tracing::warn!(
+        match api.create(&PostParams::default(), &wanted).await {
+            Ok(_) => queue.is_shown(podspec::uid(pod)),
+            Err(error) => tracing::warn!(
                 error = mainstay_base::error::chain(&error),
                 "could not show a static pod in the API"
-            );
+            ),
         }
     }
     remove_stale_copies(client, node, pods).await;

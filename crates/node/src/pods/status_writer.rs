@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::api::ApiHandle;
 use crate::podspec;
@@ -33,6 +33,10 @@ pub struct StatusQueue {
     wanted: Mutex<HashMap<String, Wanted>>,
     written: Mutex<HashMap<String, PodStatus>>,
     wake: Notify,
+    /// Statuses of static pods that the API server does not show yet.
+    unshown: Mutex<HashMap<String, Wanted>>,
+    /// Statuses that wait or are on their way.
+    left: watch::Sender<usize>,
 }
 
 impl StatusQueue {
@@ -48,13 +52,36 @@ impl StatusQueue {
             delete,
         };
         self.wanted.lock().expect("no holder panics").insert(uid, wanted);
+        self.left.send_modify(|count| *count += 1);
         self.wake.notify_one();
+    }
+
+    /// The API server shows this static pod now: what could not be written is.
+    pub fn is_shown(&self, uid: &str) {
+        let held = self.unshown.lock().expect("no holder panics").remove(uid);
+        if let Some(wanted) = held {
+            self.put_back(uid.to_owned(), wanted);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until nothing is left to write.
+    pub async fn is_empty(&self) {
+        let mut left = self.left.subscribe();
+        // The sender lives as long as `self`.
+        let _ = left.wait_for(|count| *count == 0).await;
+    }
+
+    fn count(&self, under_way: usize) {
+        let waiting = self.wanted.lock().expect("no holder panics").len();
+        self.left.send_replace(waiting + under_way);
     }
 
     /// Forgets a pod that is gone.
     pub fn forget(&self, uid: &str) {
         self.wanted.lock().expect("no holder panics").remove(uid);
         self.written.lock().expect("no holder panics").remove(uid);
+        self.unshown.lock().expect("no holder panics").remove(uid);
     }
 
     fn take(&self) -> Option<(String, Wanted)> {
@@ -82,6 +109,7 @@ impl StatusQueue {
                     (uid, wanted, result)
                 });
             }
+            self.count(under_way.len());
             tokio::select! {
                 Some((uid, wanted, result)) = under_way.next(), if !under_way.is_empty() => {
                     self.finished(uid, wanted, result).await;
@@ -98,6 +126,9 @@ impl StatusQueue {
                     .lock()
                     .expect("no holder panics")
                     .insert(uid, wanted.status);
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 && podspec::is_static(&wanted.pod) => {
+                self.unshown.lock().expect("no holder panics").insert(uid, wanted);
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
                 tracing::debug!(

@@ -231,6 +231,7 @@ pub fn release(shared: &Shared, pod: &Pod) -> Result<(), String> {
     }
     shared.fetch.forget(uid);
     shared.cpus.release(uid);
+    shared.devices.release(uid);
     Ok(())
 }
 

@@ -256,6 +256,10 @@ pub struct Prepared {
     pub mounts: Vec<v1::Mount>,
     /// Devices.
     pub devices: Vec<v1::Device>,
+    /// Annotations for the runtime alone.
+    pub annotations: HashMap<String, String>,
+    /// Devices by their names in the container device interface.
+    pub cdi_devices: Vec<String>,
     /// Processors.
     pub cpus: CpuShare,
 }
@@ -369,7 +373,16 @@ pub fn container(
         mounts: prepared.mounts,
         devices: prepared.devices,
         labels,
-        annotations: annotations(pod, container, attempt),
+        annotations: prepared
+            .annotations
+            .into_iter()
+            .chain(annotations(pod, container, attempt))
+            .collect(),
+        cdi_devices: prepared
+            .cdi_devices
+            .into_iter()
+            .map(|name| v1::CdiDevice { name })
+            .collect(),
         log_path: format!("{}/{attempt}.log", container.name),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),

@@ -3,4 +3,6 @@
 
 mod joined;
 mod machine;
+mod plugin;
+mod rules;
 mod standalone;

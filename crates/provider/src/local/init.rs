@@ -10,7 +10,7 @@ use std::time::Duration;
 use mainstay_base::clock::{Clock, SystemClock, rfc3339_seconds};
 use mainstay_host::command::program;
 use mainstay_host::supervise::{self, Service, Signal};
-use mainstay_host::{cgroup, network};
+use mainstay_host::{cgroup, network, power};
 
 use super::facts::{FACTS, IMAGES, MachineFacts, NODE_CONFIG};
 
@@ -56,6 +56,10 @@ const STABLE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// How long services may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// The service that runs pods.
+const NODE: &str = "node";
+/// How long it may take to end them before everything is stopped.
+const POD_LIMIT: Duration = Duration::from_secs(5);
 /// Where logs are rotated at start.
 const LOG_LIMIT_BYTES: u64 = 10 << 20;
 
@@ -253,8 +257,23 @@ impl Supervisor {
         }
     }
 
-    fn stop(self) {
+    /// Tells the node agent that the machine goes down and lets it end its pods in their order.
+    fn end_pods(&mut self) {
+        let node = self.services.iter().find(|r| r.service.name == NODE);
+        let Some(pid) = node.and_then(|running| running.pid) else {
+            return;
+        };
+        power::announce_power_loss(pid);
+        let limit = self.clock.monotonic() + POD_LIMIT;
+        while self.services.iter().any(|r| r.pid == Some(pid)) && self.clock.monotonic() < limit {
+            supervise::wait_signal(Duration::from_millis(200));
+            self.reap();
+        }
+    }
+
+    fn stop(mut self) {
         say("stopping");
+        self.end_pods();
         supervise::stop_all(false);
         let limit = self.clock.monotonic() + STOP_LIMIT;
         while supervise::has_children() && self.clock.monotonic() < limit {

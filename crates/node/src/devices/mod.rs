@@ -1,0 +1,347 @@
+//! Device plug-ins: they register on a socket, list their devices, and say what a container needs to use them.
+
+pub mod api;
+pub mod book;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use mainstay_base::clock::SharedClock;
+use mainstay_semantics::resource_name::is_extended;
+use tokio::net::UnixListener;
+use tokio::sync::{Notify, mpsc};
+use tonic::Status;
+
+use crate::admission::Refusal;
+use crate::context::Shared;
+use crate::cri::unix_channel;
+use crate::node_status;
+use crate::pods::manager::Manager;
+use api::{
+    AllocateRequest, ContainerAllocateResponse, DeviceIds, PluginClient, RegisterRequest, Registrar, VERSION,
+};
+use book::Book;
+
+/// Folder of the sockets below the agent's folder.
+const FOLDER: &str = "device-plugins";
+/// The socket where plug-ins register.
+const SOCKET: &str = "kubelet.sock";
+/// File of the checkpoint.
+const FILE: &str = "device_assignments.json";
+/// Registrations that wait to be followed.
+const PENDING_LIMIT: usize = 64;
+/// Longest wait for a plug-in's answer about a container.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Wait before a registration socket that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// A plug-in that is there.
+#[derive(Debug, Clone)]
+struct Plugin {
+    client: PluginClient,
+    pre_start: bool,
+}
+
+/// A registration to follow.
+struct Registered {
+    resource: String,
+    generation: u64,
+    client: PluginClient,
+}
+
+/// All device plug-ins of the node.
+#[derive(Debug)]
+pub struct DevicePlugins {
+    folder: PathBuf,
+    clock: SharedClock,
+    book: Mutex<Book>,
+    plugins: Mutex<HashMap<String, Plugin>>,
+    /// What plug-ins said, by pod UID, container and resource.
+    answers: Mutex<HashMap<(String, String, String), ContainerAllocateResponse>>,
+    follow: mpsc::Sender<Registered>,
+    to_follow: Mutex<Option<mpsc::Receiver<Registered>>>,
+    changed: Notify,
+}
+
+impl DevicePlugins {
+    /// Reads the checkpoint of an earlier run.
+    pub fn new(root: &Path, clock: SharedClock) -> Self {
+        let folder = root.join(FOLDER);
+        let text = std::fs::read_to_string(folder.join(FILE)).unwrap_or_default();
+        let (follow, to_follow) = mpsc::channel(PENDING_LIMIT);
+        DevicePlugins {
+            folder,
+            clock,
+            book: Mutex::new(Book::from_text(&text)),
+            plugins: Mutex::default(),
+            answers: Mutex::default(),
+            follow,
+            to_follow: Mutex::new(Some(to_follow)),
+            changed: Notify::new(),
+        }
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.book.lock().expect("no holder panics")
+    }
+
+    fn save(&self, book: &Book) {
+        let file = self.folder.join(FILE);
+        let temporary = file.with_extension("new");
+        let written = std::fs::create_dir_all(&self.folder)
+            .and_then(|()| std::fs::write(&temporary, book.to_text()))
+            .and_then(|()| std::fs::rename(&temporary, &file));
+        if let Err(error) = written {
+            tracing::error!(%error, file = %file.display(), "could not save the assignments of devices");
+        }
+    }
+
+    /// What the node's status says of devices.
+    pub fn status(&self) -> node_status::Devices {
+        self.book().status(self.clock.monotonic())
+    }
+
+    /// Gives a pod its devices.
+    ///
+    /// # Errors
+    /// The refusal of the pod.
+    pub fn admit(&self, pod: &Pod) -> Result<(), Refusal> {
+        let mut book = self.book();
+        let changed = book.allocate(pod).map_err(|why| Refusal {
+            reason: "UnexpectedAdmissionError".to_owned(),
+            message: format!("Allocate failed due to {why}, which is unexpected"),
+        })?;
+        if changed {
+            self.save(&book);
+        }
+        Ok(())
+    }
+
+    /// Takes a pod's devices back.
+    pub fn release(&self, uid: &str) {
+        let mut book = self.book();
+        if book.release(uid) {
+            self.save(&book);
+        }
+        drop(book);
+        let mut answers = self.answers.lock().expect("no holder panics");
+        answers.retain(|(of, _, _), _| of != uid);
+    }
+
+    /// Takes back what pods have that are not known any more.
+    fn release_all_but(&self, known: &HashSet<String>) {
+        let pods = self.book().pods();
+        for uid in pods.iter().filter(|uid| !known.contains(*uid)) {
+            self.release(uid);
+        }
+    }
+
+    fn plugin(&self, resource: &str) -> Option<Plugin> {
+        self.plugins
+            .lock()
+            .expect("no holder panics")
+            .get(resource)
+            .cloned()
+    }
+
+    /// Asks the plug-ins what a container needs for its devices, and lets them prepare.
+    ///
+    /// # Errors
+    /// In words for the container's waiting state.
+    pub async fn prepare(&self, uid: &str, container: &str) -> Result<ContainerAllocateResponse, String> {
+        let assigned = self.book().of(uid, container);
+        let mut all = ContainerAllocateResponse::default();
+        for (resource, ids) in assigned {
+            let ids = DeviceIds {
+                devices_ids: ids.into_iter().collect(),
+            };
+            let answer = self.ask(uid, container, &resource, ids);
+            let answer = tokio::time::timeout(ANSWER_LIMIT, answer).await;
+            let answer =
+                answer.map_err(|_| format!("the device plug-in of {resource} does not answer"))??;
+            all.envs.extend(answer.envs);
+            all.mounts.extend(answer.mounts);
+            all.devices.extend(answer.devices);
+            all.annotations.extend(answer.annotations);
+            all.cdi_devices.extend(answer.cdi_devices);
+        }
+        Ok(all)
+    }
+
+    async fn ask(
+        &self,
+        uid: &str,
+        container: &str,
+        resource: &str,
+        ids: DeviceIds,
+    ) -> Result<ContainerAllocateResponse, String> {
+        let failed = |status: Status| format!("the device plug-in of {resource}: {}", status.message());
+        let mut plugin = self
+            .plugin(resource)
+            .ok_or_else(|| format!("the device plug-in of {resource} is not there"))?;
+        let key = (uid.to_owned(), container.to_owned(), resource.to_owned());
+        let known = self.answers.lock().expect("no holder panics").get(&key).cloned();
+        let answer = match known {
+            Some(answer) => answer,
+            None => {
+                let request = AllocateRequest {
+                    container_requests: vec![ids.clone()],
+                };
+                let said = plugin.client.allocate(request).await.map_err(failed)?;
+                let answer = said.container_responses.into_iter().next().unwrap_or_default();
+                self.answers
+                    .lock()
+                    .expect("no holder panics")
+                    .insert(key, answer.clone());
+                answer
+            }
+        };
+        if plugin.pre_start {
+            plugin.client.pre_start(ids).await.map_err(failed)?;
+        }
+        Ok(answer)
+    }
+
+    /// Follows one plug-in's devices until its connection ends.
+    async fn follow(&self, mut registered: Registered) {
+        let (resource, generation) = (registered.resource, registered.generation);
+        match registered.client.list_and_watch().await {
+            Ok(mut stream) => {
+                while let Ok(Some(list)) = stream.message().await {
+                    let mut book = self.book();
+                    book.listed(&resource, generation, &list.devices);
+                    self.save(&book);
+                    self.changed.notify_one();
+                }
+            }
+            Err(status) => tracing::warn!(
+                resource,
+                error = status.message(),
+                "a device plug-in lists no devices"
+            ),
+        }
+        tracing::info!(resource, "a device plug-in has gone");
+        self.book().lost(&resource, generation, self.clock.monotonic());
+        self.changed.notify_one();
+    }
+}
+
+impl Registrar for DevicePlugins {
+    fn register(&self, request: RegisterRequest) -> Result<(), Status> {
+        let (resource, version) = (request.resource_name, request.version);
+        if version != VERSION {
+            return Err(Status::invalid_argument(format!(
+                "requested API version {version:?} is not supported; the supported version is {VERSION}"
+            )));
+        }
+        if !is_extended(&resource) || request.endpoint.is_empty() || request.endpoint.contains('/') {
+            return Err(Status::invalid_argument(format!(
+                "the resource name {resource:?} or the endpoint {:?} is invalid",
+                request.endpoint
+            )));
+        }
+        let channel = unix_channel(&self.folder.join(&request.endpoint))
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let client = PluginClient::new(channel);
+        let plugin = Plugin {
+            client: client.clone(),
+            pre_start: request.options.is_some_and(|o| o.pre_start_required),
+        };
+        self.plugins
+            .lock()
+            .expect("no holder panics")
+            .insert(resource.clone(), plugin);
+        let generation = self.book().registered(&resource);
+        tracing::info!(
+            resource,
+            endpoint = request.endpoint,
+            "a device plug-in has registered"
+        );
+        let registered = Registered {
+            resource,
+            generation,
+            client,
+        };
+        let sent = self.follow.try_send(registered);
+        sent.map_err(|_| Status::resource_exhausted("too many device plug-ins register at once"))
+    }
+}
+
+/// Opens the registration socket anew: plug-ins see that and register again.
+fn open(folder: &Path) -> std::io::Result<UnixListener> {
+    std::fs::create_dir_all(folder)?;
+    let socket = folder.join(SOCKET);
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(socket)
+}
+
+/// Takes registrations and follows plug-ins for as long as the agent runs.
+pub async fn keep(manager: Arc<Manager>) {
+    let shared = manager.shared().clone();
+    let devices = shared.devices.clone();
+    let taken = devices.to_follow.lock().expect("no holder panics").take();
+    let Some(mut to_follow) = taken else { return };
+    let listener = loop {
+        match open(&devices.folder) {
+            Ok(listener) => break listener,
+            Err(error) => tracing::error!(%error, "could not open the socket of device plug-ins"),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    let incoming = futures::stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    let service = api::RegistrationService(devices.clone());
+    let server = tonic::transport::Server::builder().add_service(service);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        if let Err(error) = server.serve_with_incoming(incoming).await {
+            tracing::error!(
+                error = mainstay_base::error::chain(&error),
+                "device plug-ins cannot register any more"
+            );
+        }
+    });
+    loop {
+        tokio::select! {
+            Some(registered) = to_follow.recv() => {
+                let devices = devices.clone();
+                tasks.spawn(async move { devices.follow(registered).await });
+            }
+            () = devices.changed.notified() => shared.status_wanted.notify_one(),
+            () = tokio::time::sleep(RETRY) => {
+                if manager.knows_all() {
+                    devices.release_all_but(&manager.uids(|_| true));
+                }
+            }
+        }
+    }
+}
+
+/// The environment of a container with that of its devices, which the container's own overrides.
+pub fn with_device_env(
+    own: Vec<(String, String)>,
+    devices: &HashMap<String, String>,
+) -> Vec<(String, String)> {
+    let sorted: BTreeMap<&String, &String> = devices.iter().collect();
+    let more = sorted
+        .into_iter()
+        .filter(|(name, _)| own.iter().all(|(known, _)| known != *name));
+    let mut all: Vec<(String, String)> = more.map(|(k, v)| (k.clone(), v.clone())).collect();
+    all.extend(own);
+    all
+}
+
+/// Gives a pod that already runs the devices that it had.
+pub fn adopt(shared: &Shared, pod: &Pod) {
+    if let Err(refusal) = shared.devices.admit(pod) {
+        tracing::warn!(why = refusal.message, "a running pod's devices cannot be counted");
+    }
+}

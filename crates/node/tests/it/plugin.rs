@@ -1,0 +1,215 @@
+//! A device plug-in: it registers, its devices become the node's, a container gets one, and it goes.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, PostParams};
+use mainstay_node::cri::unix_channel;
+use mainstay_node::devices::api::{
+    AllocateRequest, AllocateResponse, ContainerAllocateResponse, Device, DeviceSpec, Empty, HEALTHY,
+    ListAndWatchResponse, RegisterRequest, VERSION,
+};
+use mainstay_testkit::{admin, plane};
+use serde_json::json;
+use tokio::net::UnixListener;
+use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+use crate::machine::{Agent, BUSYBOX, eventually, on_machine};
+use crate::rules::{in_phase, joined, node_user};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const RESOURCE: &str = "example.com/null";
+
+/// Two devices, one of them sick; a container gets /dev/null under another name.
+#[derive(Clone)]
+struct Plugin;
+
+type Lists = futures::stream::BoxStream<'static, Result<ListAndWatchResponse, Status>>;
+
+struct Listing;
+
+impl tonic::server::ServerStreamingService<Empty> for Listing {
+    type Response = ListAndWatchResponse;
+    type ResponseStream = Lists;
+    type Future = BoxFuture<Response<Lists>, Status>;
+
+    fn call(&mut self, _: Request<Empty>) -> Self::Future {
+        use futures::StreamExt;
+        let device = |id: &str, health: &str| Device {
+            id: id.into(),
+            health: health.into(),
+            topology: None,
+        };
+        let list = ListAndWatchResponse {
+            devices: vec![device("one", HEALTHY), device("two", "Unhealthy")],
+        };
+        let stream = futures::stream::once(async { Ok(list) }).chain(futures::stream::pending());
+        Box::pin(async move { Ok(Response::new(stream.boxed())) })
+    }
+}
+
+struct Allocating;
+
+impl tonic::server::UnaryService<AllocateRequest> for Allocating {
+    type Response = AllocateResponse;
+    type Future = BoxFuture<Response<AllocateResponse>, Status>;
+
+    fn call(&mut self, request: Request<AllocateRequest>) -> Self::Future {
+        let ids = request.into_inner().container_requests[0].devices_ids.join(",");
+        let answer = ContainerAllocateResponse {
+            envs: [("DEVICE".to_owned(), ids)].into(),
+            devices: vec![DeviceSpec {
+                container_path: "/dev/special".into(),
+                host_path: "/dev/null".into(),
+                permissions: "rw".into(),
+            }],
+            ..Default::default()
+        };
+        let answer = AllocateResponse {
+            container_responses: vec![answer],
+        };
+        Box::pin(async move { Ok(Response::new(answer)) })
+    }
+}
+
+impl tonic::server::NamedService for Plugin {
+    const NAME: &'static str = "v1beta1.DevicePlugin";
+}
+
+impl<B> Service<http::Request<B>> for Plugin
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                "/v1beta1.DevicePlugin/ListAndWatch" => {
+                    let codec: ProstCodec<ListAndWatchResponse, Empty> = ProstCodec::default();
+                    tonic::server::Grpc::new(codec)
+                        .server_streaming(Listing, request)
+                        .await
+                }
+                _ => {
+                    let codec: ProstCodec<AllocateResponse, AllocateRequest> = ProstCodec::default();
+                    tonic::server::Grpc::new(codec).unary(Allocating, request).await
+                }
+            })
+        })
+    }
+}
+
+/// Serves on a runtime of its own: when that goes, so do the connections, as with a process that dies.
+fn serve(socket: &Path) -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let listener = {
+        let _inside = runtime.enter();
+        UnixListener::bind(socket).expect("a socket")
+    };
+    let incoming = futures::stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    runtime.spawn(async move {
+        let server = tonic::transport::Server::builder().add_service(Plugin);
+        server.serve_with_incoming(incoming).await.expect("served");
+    });
+    runtime
+}
+
+async fn register(socket: &Path) -> Result<(), Status> {
+    let channel = unix_channel(socket).map_err(|e| Status::unavailable(e.to_string()))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready()
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))?;
+    let request = RegisterRequest {
+        version: VERSION.into(),
+        endpoint: "null.sock".into(),
+        resource_name: RESOURCE.into(),
+        options: None,
+    };
+    let path = http::uri::PathAndQuery::from_static("/v1beta1.Registration/Register");
+    let codec: ProstCodec<RegisterRequest, Empty> = ProstCodec::default();
+    grpc.unary(Request::new(request), path, codec).await.map(drop)
+}
+
+/// Capacity and allocatable of the plug-in's resource.
+async fn counted(nodes: &Api<Node>) -> Option<(String, String)> {
+    let status = nodes.get("n1").await.ok()?.status?;
+    let capacity = status.capacity?.get(RESOURCE)?.0.clone();
+    Some((capacity, status.allocatable?.get(RESOURCE)?.0.clone()))
+}
+
+#[test]
+fn a_plug_in_offers_devices_a_container_gets_one_and_the_offer_ends_with_the_plug_in() {
+    on_machine(async |machine| {
+        let plane = plane().await;
+        let pods: Api<Pod> = Api::namespaced(admin(&plane), "default");
+        let nodes: Api<Node> = Api::all(admin(&plane));
+        let settings = joined(machine, plane.ca_pem(), plane.client(node_user()));
+        let agent = Agent::start(settings);
+        let folder = machine.path("kubelet/device-plugins");
+        eventually("plug-ins may register", LIMIT, async || {
+            folder.join("kubelet.sock").exists().then_some(())
+        })
+        .await;
+        let plugin = serve(&folder.join("null.sock"));
+        register(&folder.join("kubelet.sock")).await.expect("registered");
+        let both = |capacity: &str, allocatable: &str| (capacity.to_owned(), allocatable.to_owned());
+        eventually("the devices are the node's", LIMIT, async || {
+            (counted(&nodes).await? == both("2", "1")).then_some(())
+        })
+        .await;
+
+        let with_device = |name: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": "n1",
+                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [{"name": "a", "image": BUSYBOX,
+                "command": ["sh", "-c", "echo for nobody > /dev/special && [ \"$DEVICE\" = one ] && sleep 1000"],
+                "resources": {"requests": {RESOURCE: "1"}, "limits": {RESOURCE: "1"}}}]}}))
+            .expect("a pod")
+        };
+        pods.create(&PostParams::default(), &with_device("first"))
+            .await
+            .expect("created");
+        in_phase(&pods, "first", "Running").await;
+        pods.create(&PostParams::default(), &with_device("second"))
+            .await
+            .expect("created");
+        let refused = in_phase(&pods, "second", "Failed").await;
+        let status = refused.status.expect("a status");
+        assert_eq!(status.reason.as_deref(), Some("UnexpectedAdmissionError"));
+        let message = status.message.unwrap_or_default();
+        assert!(
+            message.contains(
+                "requested number of devices unavailable for example.com/null. Requested: 1, Available: 0"
+            ),
+            "{message}"
+        );
+
+        plugin.shutdown_background();
+        eventually("nothing can be had any more", LIMIT, async || {
+            (counted(&nodes).await? == both("2", "0")).then_some(())
+        })
+        .await;
+        agent.stop().await;
+        plane.stop().await;
+    });
+}
