@@ -21,7 +21,7 @@ struct Resource {
     devices: BTreeMap<String, bool>,
     /// When its plug-in was lost (monotonic); `None`: it is there.
     lost_at: Option<Duration>,
-    /// How often it registered: the end of an older connection says nothing.
+    /// Number of its connection: the end of an older one says nothing.
     generation: u64,
 }
 
@@ -45,6 +45,8 @@ pub struct Book {
     /// Resources of plug-ins that are not there: zero, but the node's.
     absent: BTreeSet<String>,
     assigned: Assignments,
+    /// Connections so far.
+    connections: u64,
 }
 
 impl Book {
@@ -71,8 +73,9 @@ impl Book {
     /// A plug-in has registered; returns the number of this connection.
     pub fn registered(&mut self, resource: &str) -> u64 {
         self.absent.remove(resource);
+        self.connections += 1;
         let entry = self.resources.entry(resource.to_owned()).or_default();
-        entry.generation += 1;
+        entry.generation = self.connections;
         entry.lost_at = None;
         entry.generation
     }
