@@ -208,7 +208,7 @@ impl Allocator {
         &self,
         server: &Server,
         review: &Review,
-        goal: &Goal,
+        goal: &Goal<'_>,
         conditions: &mut Vec<Condition>,
         ops: &mut Vec<Op>,
     ) {
@@ -216,7 +216,7 @@ impl Allocator {
             return;
         }
         let new = match goal {
-            Goal::Create(value) | Goal::Replace(value, _) => value,
+            Goal::Create(value) | Goal::Replace(value, _) => *value,
             Goal::Delete(..) => &Value::Null,
         };
         let old = if review.operation == Operation::Create {

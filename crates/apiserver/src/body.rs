@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 
 /// A body of a response.
@@ -28,11 +28,34 @@ impl Body {
         Body::Stream(Box::pin(stream))
     }
 
+    /// Calls `end` when a stream has ended or its reader is gone; at once for anything else.
+    pub fn when_done(self, end: impl FnOnce() + Send + 'static) -> Self {
+        let end = AtEnd(Some(end));
+        match self {
+            Body::Whole(_) => self,
+            Body::Stream(stream) => Body::stream(stream.map(move |bytes| {
+                let _kept_as_long_as_the_stream = &end;
+                bytes
+            })),
+        }
+    }
+
     /// The body's bytes when it is not a stream.
     pub fn buffers(&self) -> Option<&VecDeque<Bytes>> {
         match self {
             Body::Whole(buffers) => Some(buffers),
             Body::Stream(_) => None,
+        }
+    }
+}
+
+/// Runs when it is dropped.
+struct AtEnd<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        if let Some(end) = self.0.take() {
+            end();
         }
     }
 }

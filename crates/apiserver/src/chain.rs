@@ -13,7 +13,8 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::authn::impersonation;
 use crate::body::Body;
-use crate::hooks::{Attributes, Audited, Authorize, Decision, Peer, Visible};
+use crate::flow::Seats;
+use crate::hooks::{Attributes, AuditStage, Audited, Authorize, Decision, Peer, Visible};
 use crate::info::RequestInfo;
 use crate::query::Query;
 use crate::respond;
@@ -42,30 +43,24 @@ where
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
-    let received = server.clock.now();
     let started = server.clock.monotonic();
     let _inflight = server.metrics.begin();
-    let audit = Trail::new(&parts, &info);
-    let mut seen = Seen::default();
-    let answer = answer(&server, parts, body, query, info.clone(), &mut seen).await;
+    let mut record = Record::new(&parts, info, server.clock.now());
+    let answer = answer(&server, parts, body, query, &mut record).await;
     let mut response = answer.unwrap_or_else(|error| respond::error(&error));
     let took = server.clock.monotonic().saturating_sub(started);
-    server.metrics.answered(&info, response.status().as_u16(), took);
-    audit.log(&server, &info, &seen, &response, received);
-    if let Ok(value) = HeaderValue::from_str(&audit.id) {
+    server
+        .metrics
+        .answered(&record.info, response.status().as_u16(), took);
+    if let Ok(value) = HeaderValue::from_str(&record.id) {
         response
             .headers_mut()
             .insert(HeaderName::from_static("audit-id"), value);
     }
-    response
-}
-
-/// What the chain found out on its way, for the audit log.
-#[derive(Default)]
-struct Seen {
-    user: UserInfo,
-    impersonator: Option<UserInfo>,
-    body: Bytes,
+    match server.hooks.audit.is_empty() {
+        true => response,
+        false => record.conclude(server.clone(), response),
+    }
 }
 
 async fn answer<B>(
@@ -73,39 +68,42 @@ async fn answer<B>(
     parts: Parts,
     body: B,
     query: Query,
-    info: RequestInfo,
-    seen: &mut Seen,
+    record: &mut Record,
 ) -> ApiResult<Response<Body>>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let user = identify(server, &parts, seen).await?;
-    let visible = authorize(server, &info, &user, &query).await?;
-    let body = match takes_body(&parts, &info) {
+    let user = identify(server, &parts, record).await?;
+    record.log(server, AuditStage::RequestReceived, 0, &[]);
+    let seats = server.lanes.enter(server, &record.info, &user, &query).await?;
+    let visible = authorize(server, &record.info, &user, &query).await;
+    record.allowed = Some(visible.is_ok());
+    let visible = visible?;
+    let body = match takes_body(&parts, &record.info) {
         true => read(body).await?,
         false => Bytes::new(),
     };
-    seen.body = body.clone();
+    record.body = body.clone();
     let headers = parts.headers.clone();
-    let received = server.clock.now();
     let call = Call {
-        received,
+        received: record.received,
         parts,
         body,
         query,
-        info,
+        info: record.info.clone(),
         user,
         visible,
     };
-    let response = run(server.clone(), call).await?;
+    let response = run(server.clone(), call, seats).await?;
     Ok(respond::gzip(&headers, response))
 }
 
 /// Runs a request to its end: writes in a task of their own, all with a time limit and without passing panics on.
-async fn run(server: Arc<Server>, call: Call) -> ApiResult<Response<Body>> {
+async fn run(server: Arc<Server>, call: Call, seats: Seats) -> ApiResult<Response<Body>> {
     let writes = !matches!(call.info.verb.as_str(), "get" | "list" | "watch");
     let work = async move {
+        let _until_done = seats;
         let limited = tokio::time::timeout(REQUEST_TIMEOUT, serve::dispatch(&server, call));
         match AssertUnwindSafe(limited).catch_unwind().await {
             Ok(Ok(answer)) => answer,
@@ -154,18 +152,18 @@ where
     }
 }
 
-async fn identify(server: &Server, parts: &Parts, seen: &mut Seen) -> ApiResult<UserInfo> {
+async fn identify(server: &Server, parts: &Parts, record: &mut Record) -> ApiResult<UserInfo> {
     let user = match parts.extensions.get::<UserInfo>() {
         Some(user) => user.clone(),
         None => authenticate(server, parts).await?,
     };
-    seen.user = user.clone();
+    record.user = user.clone();
     let acting = impersonation::impersonate(&parts.headers, &user, &server.hooks).await?;
     Ok(match acting {
         None => user,
         Some(other) => {
-            seen.impersonator = Some(user);
-            seen.user = other.clone();
+            record.impersonator = Some(user);
+            record.user = other.clone();
             other
         }
     })
@@ -256,16 +254,22 @@ pub(crate) fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
     .about(attributes.group, attributes.resource, named)
 }
 
-/// What the audit log needs of a request that is consumed meanwhile.
-struct Trail {
+/// What the audit log and the counters need of a request that is consumed meanwhile.
+struct Record {
     id: String,
     uri: String,
     user_agent: String,
     source: Option<std::net::SocketAddr>,
+    info: RequestInfo,
+    received: jiff::Timestamp,
+    user: UserInfo,
+    impersonator: Option<UserInfo>,
+    allowed: Option<bool>,
+    body: Bytes,
 }
 
-impl Trail {
-    fn new(parts: &Parts, _info: &RequestInfo) -> Self {
+impl Record {
+    fn new(parts: &Parts, info: RequestInfo, received: jiff::Timestamp) -> Self {
         let header = |name: &str| {
             parts
                 .headers
@@ -273,39 +277,56 @@ impl Trail {
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_string)
         };
-        Trail {
+        Record {
             id: header("audit-id")
                 .filter(|id| !id.is_empty())
                 .unwrap_or_else(mainstay_base::ids::new_uid),
             uri: parts.uri.to_string(),
             user_agent: header("user-agent").unwrap_or_default(),
             source: parts.extensions.get::<Peer>().and_then(|peer| peer.address),
+            info,
+            received,
+            user: UserInfo::default(),
+            impersonator: None,
+            allowed: None,
+            body: Bytes::new(),
         }
     }
 
-    fn log(
-        &self,
-        server: &Server,
-        info: &RequestInfo,
-        seen: &Seen,
-        response: &Response<Body>,
-        received: jiff::Timestamp,
-    ) {
+    /// Notes the answer: now, and a stream's end when it comes.
+    fn conclude(self, server: Arc<Server>, response: Response<Body>) -> Response<Body> {
+        let code = response.status().as_u16();
+        let (head, body) = response.into_parts();
+        if let Some(buffers) = body.buffers() {
+            let packed = head.headers.contains_key(http::header::CONTENT_ENCODING);
+            let readable: Vec<Bytes> = buffers.iter().filter(|_| !packed).cloned().collect();
+            self.log(&server, AuditStage::ResponseComplete, code, &readable);
+            return Response::from_parts(head, body);
+        }
+        self.log(&server, AuditStage::ResponseStarted, code, &[]);
+        let end = move || self.log(&server, AuditStage::ResponseComplete, code, &[]);
+        Response::from_parts(head, body.when_done(end))
+    }
+
+    fn log(&self, server: &Server, stage: AuditStage, code: u16, response_body: &[Bytes]) {
         if server.hooks.audit.is_empty() {
             return;
         }
         let event = Audited {
             id: &self.id,
-            info,
+            stage,
+            info: &self.info,
             uri: &self.uri,
-            user: &seen.user,
-            impersonator: seen.impersonator.as_ref(),
+            user: &self.user,
+            impersonator: self.impersonator.as_ref(),
             source: self.source,
             user_agent: &self.user_agent,
-            code: response.status().as_u16(),
-            received,
-            answered: server.clock.now(),
-            request_body: &seen.body,
+            allowed: self.allowed,
+            code,
+            received: self.received,
+            reached: server.clock.now(),
+            request_body: &self.body,
+            response_body,
         };
         server.hooks.audit.iter().for_each(|audit| audit.log(&event));
     }

@@ -1,8 +1,9 @@
 //! Between the stored and the served version of an object. Most versions differ in `apiVersion` only and are written
-//! without parsing; events and autoscaling/v1 have forms of their own.
+//! without parsing; events and autoscaling/v1 have forms of their own; a secret's stringData is never stored as such.
 
 mod autoscaling;
 mod events;
+mod secrets;
 
 use serde_json::Value;
 
@@ -42,6 +43,9 @@ pub fn to_served(resource: &Resource, mut value: Value) -> Value {
 
 /// Turns a served value into the version that is stored.
 pub fn to_stored(resource: &Resource, mut value: Value) -> Value {
+    if &*resource.store == "core/secrets" {
+        secrets::to_stored(&mut value);
+    }
     if resource.is_stored_as_served() {
         return value;
     }

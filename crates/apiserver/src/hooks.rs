@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::request::Parts;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
@@ -69,9 +70,11 @@ pub enum Decision {
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     /// The client's certificate chain, verified against the client CA; empty without one.
-    pub certificates: Vec<CertificateDer<'static>>,
+    pub certificates: Arc<[CertificateDer<'static>]>,
     /// The client's address.
     pub address: Option<std::net::SocketAddr>,
+    /// Whom the certificate names, read once per connection.
+    pub user: Arc<std::sync::OnceLock<Result<UserInfo, String>>>,
 }
 
 /// Finds out who makes a request that came over a socket. In-process requests carry their [`UserInfo`] already.
@@ -225,12 +228,25 @@ pub trait Answer: Send + Sync {
     }
 }
 
-/// One request as the audit log sees it, after the answer is known.
+/// How far a request has come when it is noted, in upstream's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditStage {
+    /// It has been read and its user is known.
+    RequestReceived,
+    /// A stream begins; other answers skip this stage.
+    ResponseStarted,
+    /// The answer is complete; for a stream, it has ended.
+    ResponseComplete,
+}
+
+/// One request as the audit log sees it.
 #[derive(Debug)]
 pub struct Audited<'a> {
     /// `Audit-Id`.
     pub id: &'a str,
-    /// What it was about.
+    /// How far it has come.
+    pub stage: AuditStage,
+    /// What it is about.
     pub info: &'a crate::info::RequestInfo,
     /// The full request URI.
     pub uri: &'a str,
@@ -242,19 +258,23 @@ pub struct Audited<'a> {
     pub source: Option<std::net::SocketAddr>,
     /// `User-Agent`.
     pub user_agent: &'a str,
-    /// The HTTP status of the answer.
+    /// Whether it was allowed, once that is known.
+    pub allowed: Option<bool>,
+    /// The HTTP status of the answer; 0 while there is none.
     pub code: u16,
     /// When it came.
     pub received: jiff::Timestamp,
-    /// When it was answered (streams: when they began).
-    pub answered: jiff::Timestamp,
+    /// When it came to this stage.
+    pub reached: jiff::Timestamp,
     /// The request's body, empty for none.
     pub request_body: &'a [u8],
+    /// The answer's body in pieces; empty for streams.
+    pub response_body: &'a [Bytes],
 }
 
 /// Writes the audit log.
 pub trait Audit: Send + Sync {
-    /// Called once per request. Must not block.
+    /// Called at each stage of a request. Must not block.
     fn log(&self, event: &Audited<'_>);
 }
 

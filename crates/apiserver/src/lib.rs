@@ -13,6 +13,7 @@ mod chain;
 mod convert;
 mod custom;
 mod descriptions;
+pub mod flow;
 pub mod hooks;
 pub mod in_process;
 pub mod info;

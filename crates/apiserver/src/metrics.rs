@@ -11,6 +11,9 @@ use crate::info::RequestInfo;
 /// Upper bounds of the latency histogram, in seconds.
 const BOUNDS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0, 10.0];
 
+/// Series at most: clients choose what stands in a path, and must not choose how much memory that takes.
+const SERIES: usize = 4_096;
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels {
     verb: String,
@@ -18,6 +21,20 @@ struct Labels {
     version: String,
     resource: String,
     subresource: String,
+}
+
+impl Labels {
+    /// What requests beyond the limit are counted under.
+    fn other() -> Self {
+        let other = || String::from("other");
+        Labels {
+            verb: other(),
+            group: other(),
+            version: other(),
+            resource: other(),
+            subresource: other(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +61,7 @@ impl Metrics {
 
     /// Counts an answer.
     pub fn answered(&self, info: &RequestInfo, code: u16, took: Duration) {
-        let labels = Labels {
+        let mut labels = Labels {
             verb: info.verb.to_ascii_uppercase(),
             group: info.group.clone(),
             version: info.version.clone(),
@@ -52,6 +69,9 @@ impl Metrics {
             subresource: info.subresource.clone(),
         };
         let mut all = self.series.lock().expect("no holder panics");
+        if all.len() >= SERIES && !all.contains_key(&labels) {
+            labels = Labels::other();
+        }
         let series = all.entry(labels).or_default();
         *series.codes.entry(code).or_default() += 1;
         let seconds = took.as_secs_f64();
@@ -62,8 +82,8 @@ impl Metrics {
         }
     }
 
-    /// Prints everything in Prometheus' text format.
-    pub fn print(&self, objects: impl Iterator<Item = (String, usize)>) -> String {
+    /// Prints everything in Prometheus' text format; `refused`: requests that found no seat.
+    pub fn print(&self, objects: impl Iterator<Item = (String, usize)>, refused: usize) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "# TYPE apiserver_current_inflight_requests gauge");
         let inflight = self.inflight.load(Ordering::Relaxed);
@@ -72,6 +92,11 @@ impl Metrics {
             "apiserver_current_inflight_requests{{request_kind=\"all\"}} {inflight}"
         );
         self.print_requests(&mut out);
+        let name = "apiserver_flowcontrol_rejected_requests_total";
+        let _ = writeln!(
+            out,
+            "# TYPE {name} counter\n{name}{{reason=\"time-out\"}} {refused}"
+        );
         let _ = writeln!(out, "# TYPE apiserver_storage_objects gauge");
         for (resource, count) in objects {
             let _ = writeln!(

@@ -9,7 +9,7 @@ use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +27,9 @@ pub enum OutboundError {
     /// The CA bundle holds no usable certificate.
     #[error("the webhook's CA bundle holds no usable certificate")]
     CaBundle,
+    /// The client certificate or its key cannot be used.
+    #[error("the client certificate for the webhook cannot be used")]
+    Identity,
     /// No connection, or it broke.
     #[error("failed to call {url}: {why}")]
     Broken {
@@ -69,6 +72,16 @@ pub struct Endpoint {
     /// `host:port` to connect to when it differs from the URL's, for Services.
     address: Option<String>,
     tls: Option<Arc<ClientConfig>>,
+    token: Option<Arc<str>>,
+}
+
+/// How the server proves itself to a webhook.
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    /// A client certificate and its key, PEM.
+    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
+    /// A bearer token.
+    pub token: Option<String>,
 }
 
 impl Endpoint {
@@ -77,12 +90,20 @@ impl Endpoint {
     /// # Errors
     /// When the URL or the bundle cannot be used.
     pub fn new(url: &str, ca_bundle: &[u8]) -> Result<Self, OutboundError> {
+        Self::with_identity(url, ca_bundle, &Identity::default())
+    }
+
+    /// The same, with something to show there.
+    ///
+    /// # Errors
+    /// When the URL, the bundle or the certificate cannot be used.
+    pub fn with_identity(url: &str, ca_bundle: &[u8], identity: &Identity) -> Result<Self, OutboundError> {
         let unusable = || OutboundError::Url(url.to_string());
         let uri: Uri = url.parse().map_err(|_| unusable())?;
         let host = uri.host().ok_or_else(unusable)?;
         let loopback = matches!(host, "127.0.0.1" | "[::1]" | "localhost");
         let tls = match uri.scheme_str() {
-            Some("https") => Some(Arc::new(tls_config(ca_bundle)?)),
+            Some("https") => Some(Arc::new(tls_config(ca_bundle, identity)?)),
             Some("http") if loopback => None,
             _ => return Err(unusable()),
         };
@@ -90,6 +111,7 @@ impl Endpoint {
             uri,
             address: None,
             tls,
+            token: identity.token.as_deref().map(Arc::from),
         })
     }
 
@@ -178,7 +200,11 @@ impl Endpoint {
         body: &Value,
     ) -> Result<Value, OutboundError> {
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
             .method(Method::POST)
             .uri(path)
             .header(
@@ -209,7 +235,7 @@ impl Endpoint {
     }
 }
 
-fn tls_config(ca_bundle: &[u8]) -> Result<ClientConfig, OutboundError> {
+fn tls_config(ca_bundle: &[u8], identity: &Identity) -> Result<ClientConfig, OutboundError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_bundle) {
         let certificate = certificate.map_err(|_| OutboundError::CaBundle)?;
@@ -222,5 +248,14 @@ fn tls_config(ca_bundle: &[u8]) -> Result<ClientConfig, OutboundError> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| OutboundError::CaBundle)?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some((certificate, key)) = &identity.certificate else {
+        return Ok(config.with_no_client_auth());
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(|_| OutboundError::Identity)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| OutboundError::Identity)?;
+    config
+        .with_client_auth_cert(chain, key)
+        .map_err(|_| OutboundError::Identity)
 }

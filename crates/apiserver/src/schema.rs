@@ -206,7 +206,7 @@ pub fn patch(
     old: &Value,
     body: &[u8],
 ) -> ApiResult<Value> {
-    let parsed: Value = serde_json::from_slice(body)
+    let parsed: Value = serde_json::from_str(&mainstay_objects::json::text(body))
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     let mut new = old.clone();
     match content {
@@ -221,9 +221,21 @@ pub fn patch(
         _ => return Err(unsupported("application/json")),
     }
     if !new.is_object() {
-        return Err(ApiError::bad_request("the patched object is no object"));
+        return Err(misfit("the patched object is no object"));
+    }
+    // A strategic patch keeps the type it was applied to, whatever it says.
+    let typed = content != Content::StrategicPatch;
+    let given = new["kind"].as_str().unwrap_or_default();
+    if typed && !given.is_empty() && given != kind.kind {
+        return Err(misfit(&format!("unable to decode {given} into {}", kind.kind)));
     }
     Ok(new)
+}
+
+/// A patched object that no longer fits its type is unprocessable, not a bad request.
+pub fn misfit(why: &str) -> ApiError {
+    let cause = Cause::new("FieldValueInvalid", "patch", format!("Invalid value: {why}"));
+    ApiError::invalid("", "", "", vec![cause])
 }
 
 fn bad_patch(error: PatchError) -> ApiError {

@@ -30,6 +30,8 @@ pub struct Config {
     pub node_ports: (u16, u16),
     /// How the server reaches node agents for logs, exec and the like; `None` = it cannot.
     pub node_client: Option<Arc<NodeClient>>,
+    /// Seats of each lane of requests (see [`crate::flow`]).
+    pub seats: u32,
 }
 
 impl Config {
@@ -42,6 +44,7 @@ impl Config {
             service_cidr: "10.96.0.0/12".into(),
             node_ports: (30_000, 32_767),
             node_client: None,
+            seats: crate::flow::SEATS,
         }
     }
 }
@@ -55,6 +58,7 @@ pub struct Server {
     pub(crate) allocator: Allocator,
     pub(crate) node_client: Option<Arc<NodeClient>>,
     pub(crate) metrics: crate::metrics::Metrics,
+    pub(crate) lanes: crate::flow::Lanes,
     rng: Mutex<Rng>,
     drain: watch::Sender<bool>,
 }
@@ -73,6 +77,7 @@ impl Server {
             clock: config.clock,
             node_client: config.node_client,
             metrics: crate::metrics::Metrics::default(),
+            lanes: crate::flow::Lanes::new(config.seats),
             rng: Mutex::new(match config.seed {
                 0 => Rng::new(),
                 seed => Rng::with_seed(seed),
@@ -129,5 +134,6 @@ impl Server {
     /// Ends watches; new requests are still answered.
     pub(crate) fn drain(&self) {
         self.drain.send_replace(true);
+        self.caches.end_watches();
     }
 }

@@ -20,6 +20,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 pub struct ApiServer {
     server: Arc<Server>,
     tasks: Vec<JoinHandle<()>>,
+    fronts: Vec<JoinHandle<()>>,
 }
 
 impl ApiServer {
@@ -40,7 +41,11 @@ impl ApiServer {
         let mut definitions = crate::custom::Definitions::new(server.clone());
         definitions.serve().await;
         tasks.push(tokio::spawn(definitions.follow()));
-        Ok(ApiServer { server, tasks })
+        Ok(ApiServer {
+            server,
+            tasks,
+            fronts: Vec::new(),
+        })
     }
 
     /// A service that makes requests as `user`, in process.
@@ -69,43 +74,62 @@ impl ApiServer {
     /// Serves the network on `listener` until the server drains.
     pub fn serve(&mut self, listener: tokio::net::TcpListener, tls: Arc<rustls::ServerConfig>) {
         let front = crate::net::serve(self.server.clone(), listener, tls);
-        self.tasks.push(tokio::spawn(front));
+        self.fronts.push(tokio::spawn(front));
     }
 
     /// Ends watches and tells readyz; requests are still answered.
     pub fn drain(&self) {
         self.server.drain();
     }
+
+    /// Drains, and waits until the requests that came over the network are answered (some seconds at most).
+    pub async fn stop(mut self) {
+        self.server.drain();
+        for front in std::mem::take(&mut self.fronts) {
+            if let Err(error) = front.await {
+                tracing::error!(%error, "the network front failed");
+            }
+        }
+    }
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.server.drain();
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().chain(&self.fronts).for_each(JoinHandle::abort);
     }
 }
 
-/// Stores objects that are absent, named by store resource; fills in uid and creation time.
+/// Stores objects that are absent, named by store resource; fills in uid and creation time. All at once: they become
+/// durable together.
 async fn ensure(server: &Server, objects: Vec<(String, Value)>) -> Result<(), Error> {
-    for (resource, mut object) in objects {
-        let meta = crate::registry::metadata(&mut object);
-        meta.insert("uid".into(), mainstay_base::ids::new_uid().into());
-        let now = mainstay_base::clock::rfc3339_seconds(server.clock.now());
-        meta.insert("creationTimestamp".into(), now.into());
-        let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
-        let key = Key::new(&resource, text("namespace"), text("name"));
-        let put = Op::put(key.clone(), canonical(&object));
-        match server
-            .caches()
-            .store()
-            .txn(vec![Condition::Absent(key)], vec![put])
-            .await
-        {
-            Ok(_) | Err(Error::Conflict { .. }) => {}
-            Err(error) => return Err(error),
-        }
+    let stored = objects
+        .into_iter()
+        .map(|(resource, object)| ensure_one(server, resource, object));
+    futures::future::try_join_all(stored).await.map(drop)
+}
+
+async fn ensure_one(server: &Server, resource: String, mut object: Value) -> Result<(), Error> {
+    let meta = crate::registry::metadata(&mut object);
+    meta.insert("uid".into(), mainstay_base::ids::new_uid().into());
+    let now = mainstay_base::clock::rfc3339_seconds(server.clock.now());
+    meta.insert("creationTimestamp".into(), now.into());
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+    let key = Key::new(&resource, text("namespace"), text("name"));
+    if server
+        .caches()
+        .resource(&resource)
+        .get(&key.namespace, &key.name)
+        .is_some()
+    {
+        return Ok(());
     }
-    Ok(())
+    let put = Op::put(key.clone(), canonical(&object));
+    let store = server.caches().store();
+    match store.txn(vec![Condition::Absent(key)], vec![put]).await {
+        Ok(_) | Err(Error::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn first_objects(server: &Server) -> Vec<(String, Value)> {

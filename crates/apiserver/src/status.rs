@@ -54,6 +54,8 @@ pub struct ApiError {
     pub message: String,
     /// What it is about.
     pub details: Option<Box<Details>>,
+    /// `metadata.continue`: where a list may go on that has outlived its token.
+    pub continues: Option<Box<str>>,
 }
 
 /// The result of everything that answers a request.
@@ -67,6 +69,7 @@ impl ApiError {
             reason,
             message: message.into(),
             details: None,
+            continues: None,
         }
     }
 
@@ -205,6 +208,9 @@ impl ApiError {
         });
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
+        }
+        if let Some(token) = &self.continues {
+            status["metadata"]["continue"] = (**token).into();
         }
         if let Some(details) = &self.details {
             status["details"] = details.to_value();

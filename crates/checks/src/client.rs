@@ -37,12 +37,11 @@ impl Plane {
                 Some(path)
             }
         };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let args = ServerArgs {
-            data_dir: folder.path().join("data"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            etcd_servers: Vec::new(),
             token_auth_file,
             disable_admission_plugins: vec!["ServiceAccount".into()],
+            ..ServerArgs::new(&folder.path().join("data"), listen)
         };
         let plane = server::start(&args, SystemClock::shared())
             .await

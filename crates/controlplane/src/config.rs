@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_apiserver::hooks::{Admit, Audit, Charge, ListFilter};
 use mainstay_store::Engine;
@@ -28,6 +29,12 @@ pub struct Config {
     pub service_cidr: String,
     /// A static token file, in upstream's CSV form.
     pub token_auth: Option<PathBuf>,
+    /// Another server that is asked who a token belongs to: a kubeconfig file.
+    pub token_webhook: Option<PathBuf>,
+    /// How long its answers are believed.
+    pub token_webhook_ttl: Duration,
+    /// Seats of each lane of requests.
+    pub seats: u32,
     /// Admission plugins of the surroundings (tenancy), before the webhooks.
     pub admit: Vec<Arc<dyn Admit>>,
     /// Names of built-in admission plugins to leave out.
@@ -56,6 +63,9 @@ impl Config {
             advertise: None,
             service_cidr: "10.96.0.0/12".into(),
             token_auth: None,
+            token_webhook: None,
+            token_webhook_ttl: mainstay_apiserver::authn::webhook::REMEMBER,
+            seats: mainstay_apiserver::flow::SEATS,
             admit: Vec::new(),
             disabled_admission: Vec::new(),
             charge: Vec::new(),

@@ -7,6 +7,7 @@ mod endpoint;
 mod plane;
 mod policy;
 pub mod server;
+pub mod webhook;
 
 pub use certificates::Certificates;
 pub use config::Config;

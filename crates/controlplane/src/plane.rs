@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mainstay_apiserver::audit::PolicyError;
 use mainstay_apiserver::authn::service_account::{KeyError, Keys};
 use mainstay_apiserver::authn::token_file::{Malformed, TokenFile};
+use mainstay_apiserver::authn::webhook::TokenWebhook;
 use mainstay_apiserver::net::{Serving, TlsError, server_config};
 use mainstay_apiserver::{ApiServer, InProcess, UserInfo};
 use mainstay_base::clock::SharedClock;
@@ -14,6 +16,7 @@ use mainstay_base::error::{Class, Classify};
 use mainstay_pki::{Credentials, FileError, kubeconfig};
 use tokio::net::TcpListener;
 
+use crate::webhook::{self, WebhookError};
 use crate::{Certificates, Config, endpoint, policy};
 
 /// Why a control plane did not start.
@@ -67,6 +70,24 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The token webhook's configuration cannot be used.
+    #[error("failed to set up token reviews by {}", path.display())]
+    Webhook {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: WebhookError,
+    },
+    /// The audit policy cannot be used.
+    #[error("failed to use the audit policy {}", path.display())]
+    AuditPolicy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: PolicyError,
+    },
     /// The address cannot be listened on.
     #[error("failed to listen on {address}")]
     Listen {
@@ -83,6 +104,7 @@ impl Classify for Error {
         match self {
             Error::Store { source, .. } => source.class(),
             Error::Pki(_) | Error::Tls(_) | Error::Keys(_) | Error::Tokens { .. } => Class::Invalid,
+            Error::Webhook { .. } | Error::AuditPolicy { .. } => Class::Invalid,
             Error::File { .. } | Error::Secret(_) | Error::Listen { .. } | Error::Endpoint { .. } => {
                 Class::Transient
             }
@@ -117,12 +139,14 @@ impl ControlPlane {
         let parts = policy::Parts {
             keys,
             tokens: tokens(&config)?,
+            webhook: token_webhook(&config, &clock)?,
             clock: clock.clone(),
         };
         let server = mainstay_apiserver::Config {
             seed: config.seed,
             node_client: Some(Arc::new(certificates.node_client(clock.now())?)),
             service_cidr: config.service_cidr.clone(),
+            seats: config.seats,
             ..mainstay_apiserver::Config::new(store, clock.clone())
         };
         let api = ApiServer::start(server, |world| policy::hooks(&config, parts, world))
@@ -239,7 +263,7 @@ impl ControlPlane {
 
     /// Ends watches, lets open requests end, and stops.
     pub async fn stop(self) {
-        self.api.drain();
+        self.api.stop().await;
     }
 }
 
@@ -263,4 +287,16 @@ fn tokens(config: &Config) -> Result<Option<TokenFile>, Error> {
         source,
     })?;
     Ok(Some(parsed))
+}
+
+fn token_webhook(config: &Config, clock: &SharedClock) -> Result<Option<TokenWebhook>, Error> {
+    let Some(path) = &config.token_webhook else {
+        return Ok(None);
+    };
+    let endpoint = webhook::endpoint(path).map_err(|source| Error::Webhook {
+        path: path.clone(),
+        source,
+    })?;
+    let ttl = config.token_webhook_ttl;
+    Ok(Some(TokenWebhook::new(endpoint, ttl, clock.clone())))
 }

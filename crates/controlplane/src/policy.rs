@@ -8,6 +8,7 @@ use mainstay_apiserver::authn::Authenticators;
 use mainstay_apiserver::authn::bootstrap_token::BootstrapTokens;
 use mainstay_apiserver::authn::service_account::{Keys, ServiceAccountTokens};
 use mainstay_apiserver::authn::token_file::TokenFile;
+use mainstay_apiserver::authn::webhook::TokenWebhook;
 use mainstay_apiserver::authz::Authorizer;
 use mainstay_apiserver::hooks::{Hooks, World};
 use mainstay_base::clock::SharedClock;
@@ -25,13 +26,20 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// The static token file, read.
     pub tokens: Option<TokenFile>,
+    /// Another server that knows tokens.
+    pub webhook: Option<TokenWebhook>,
     /// The time.
     pub clock: SharedClock,
 }
 
 /// Makes the hooks of a plane.
 pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
-    let Parts { keys, tokens, clock } = parts;
+    let Parts {
+        keys,
+        tokens,
+        webhook,
+        clock,
+    } = parts;
     let authorizer = Arc::new(Authorizer::new(world.clone()));
     let accounts = ServiceAccountTokens::new(keys.clone(), ISSUER, world.clone(), clock.clone());
     let mut authenticators = Authenticators::new(vec![ISSUER.to_string()])
@@ -41,6 +49,10 @@ pub fn hooks(config: &Config, parts: Parts, world: Arc<dyn World>) -> Hooks {
         .with(Arc::new(BootstrapTokens::new(world, clock.clone())));
     if let Some(tokens) = tokens {
         authenticators = authenticators.with(Arc::new(tokens));
+    }
+    // Last: a token of this cluster's own is never shown to another server.
+    if let Some(webhook) = webhook {
+        authenticators = authenticators.with(Arc::new(webhook));
     }
     let authenticators = Arc::new(authenticators);
     let options = Options {

@@ -128,8 +128,19 @@ pub enum Command {
     /// Run one bare control plane: API server and store, nothing else
     #[command(after_help = "Examples:\n  \
                            mainstay server --data-dir /tmp/d                 # then: /tmp/d/admin.kubeconfig\n  \
-                           mainstay server --data-dir D --etcd-servers http://127.0.0.1:2379")]
+                           mainstay server --data-dir D --etcd-servers http://127.0.0.1:2379\n\
+                         More flags (TLS for etcd, audit): the book's page on the control plane")]
     Server(ServerArgs),
+    /// Write a control plane's objects to a file
+    #[command(after_help = "Examples:\n  \
+                           mainstay backup plane.snapshot --data-dir D\n  \
+                           mainstay backup plane.snapshot --etcd-servers http://127.0.0.1:2379")]
+    Backup(SnapshotArgs),
+    /// Replace a control plane's objects by those in a backup
+    #[command(after_help = "Examples:\n  \
+                           mainstay restore plane.snapshot --data-dir D\n  \
+                           mainstay restore plane.snapshot --etcd-servers http://127.0.0.1:2379")]
+    Restore(SnapshotArgs),
     /// Run the node agent on this machine
     #[command(after_help = "Examples:\n  \
                            mainstay node --join /etc/mainstay/node.json")]
@@ -315,23 +326,77 @@ pub struct KubeconfigArgs {
     pub target: Target,
 }
 
+/// Which store: the embedded one of a data directory, or etcd.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct StorageArgs {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Use this etcd instead of the embedded store
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub etcd_servers: Vec<String>,
+    /// The authority that signed etcd's serving certificates
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Our client certificate for etcd
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Its key
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+}
+
 /// Flags of `server`.
 #[derive(Debug, ClapArgs)]
 pub struct ServerArgs {
     #[command(flatten)]
-    pub data: DataDir,
+    pub storage: StorageArgs,
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// Use this etcd instead of the embedded store
-    #[arg(long, value_delimiter = ',', value_name = "URL")]
-    pub etcd_servers: Vec<String>,
     /// Static tokens, one `token,user,uid,"group1,group2"` per line
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
+    /// Ask the server of this kubeconfig whose a token is (TokenReview)
+    #[arg(long, value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long its answers are believed, in seconds
+    #[arg(long, hide_short_help = true, default_value_t = 120, value_name = "SECONDS")]
+    pub authentication_token_webhook_cache_ttl: u64,
     /// Built-in admission plugins to leave out
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub disable_admission_plugins: Vec<String>,
+    /// What is noted in the audit log (audit.k8s.io/v1 Policy); writes and reads of secrets without it
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "FILE",
+        requires = "audit_log_path"
+    )]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Note requests in this file as JSON lines; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// The size at which the audit log is turned over, in megabytes
+    #[arg(long, hide_short_help = true, default_value_t = 100, value_name = "MB")]
+    pub audit_log_maxsize: u64,
+    /// Old audit logs that are kept; 0 keeps all
+    #[arg(long, hide_short_help = true, default_value_t = 10, value_name = "COUNT")]
+    pub audit_log_maxbackup: usize,
+    /// Requests worked on at once in each lane: tenants; nodes and components
+    #[arg(long, default_value_t = 400, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_requests_inflight: u32,
+}
+
+/// Flags of `backup` and `restore`.
+#[derive(Debug, ClapArgs)]
+pub struct SnapshotArgs {
+    /// The snapshot file
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// Which one: `server`, or the uid of an installation's plane
+    #[arg(long, default_value = "server", value_name = "UID")]
+    pub plane: String,
 }
 
 /// Flags of `node`.

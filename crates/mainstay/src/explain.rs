@@ -277,6 +277,14 @@ pub const CATALOGUE: &[Entry] = &[
         "see the cause in the message: a port in use, a locked or damaged data directory, a full disk",
     ),
     entry(
+        "MS-BAK-0001",
+        Code::No,
+        "backup or restore failed",
+        "The store could not be opened, holds no such control plane, or the file cannot be written or is no whole \
+         snapshot. A restore that fails leaves an embedded store as it was.",
+        "see the cause in the message; stop what runs on the data directory first",
+    ),
+    entry(
         "MS-NODE-0001",
         Code::No,
         "node agent ended",

@@ -3,19 +3,47 @@
 use crate::error::DecodeError;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
 /// Deeper YAML is refused; JSON's own limit is 128 too.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Whether lists and objects are nested deeper than `levels`.
+pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let below = |inner: &Value| levels == 0 || is_deeper(inner, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(below),
+        Value::Object(entries) => levels == 0 || entries.values().any(below),
+        _ => false,
+    }
+}
+
+/// Reads bytes as upstream's JSON decoder does: each byte that is no UTF-8 becomes U+FFFD.
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk
+            .invalid()
+            .iter()
+            .for_each(|_| text.push(char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
 
 /// Parses JSON. Of duplicate keys the last wins; each is reported as a dotted path.
 ///
 /// # Errors
-/// On invalid UTF-8, syntax errors, trailing bytes and nesting beyond 128.
+/// On syntax errors, trailing bytes and nesting beyond 128.
 pub fn parse(bytes: &[u8], duplicates: &mut Vec<String>) -> Result<Value, DecodeError> {
     let found = RefCell::new(Vec::new());
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let text = text(bytes);
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
     let seed = Node {
         path: &Trail::Root,
         depth: 0,
@@ -224,6 +252,15 @@ const FIRST: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// The canonical bytes: no blanks, `apiVersion`, `kind`, `metadata` first, every other key sorted.
 pub fn write(value: &Value) -> Vec<u8> {
+    written(value, false)
+}
+
+/// The canonical bytes as they are stored: without `metadata.resourceVersion`.
+pub fn write_stored(value: &Value) -> Vec<u8> {
+    written(value, true)
+}
+
+fn written(value: &Value, stored: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let Value::Object(object) = value else {
         write_value(&mut out, value);
@@ -238,10 +275,27 @@ pub fn write(value: &Value) -> Vec<u8> {
         }
         write_value(&mut out, key);
         out.push(b':');
-        write_value(&mut out, value);
+        match value {
+            Value::Object(metadata) if stored && key == "metadata" => write_metadata(&mut out, metadata),
+            value => write_value(&mut out, value),
+        }
     }
     out.push(b'}');
     out
+}
+
+fn write_metadata(out: &mut Vec<u8>, metadata: &Map<String, Value>) {
+    out.push(b'{');
+    let kept = metadata.iter().filter(|(key, _)| *key != "resourceVersion");
+    for (index, (key, value)) in kept.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_value(out, key);
+        out.push(b':');
+        write_value(out, value);
+    }
+    out.push(b'}');
 }
 
 fn write_value(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {

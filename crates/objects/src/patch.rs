@@ -23,5 +23,8 @@ pub enum PatchError {
 /// Operations a JSON patch may have; upstream's limit.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
 
+/// What the copies of one JSON patch may add together; upstream's limit is that of a request's body.
+pub const MAX_COPIED_BYTES: usize = 3 << 20;
+
 #[cfg(test)]
 mod tests;

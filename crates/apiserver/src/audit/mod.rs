@@ -5,8 +5,10 @@
 //! counted and reported with the next line that does.
 
 mod event;
+mod file;
 mod policy;
 
+pub use file::{LogFile, Rotation};
 pub use policy::{Level, Policy, PolicyError};
 
 use std::io::Write;
@@ -19,6 +21,8 @@ use crate::hooks::{Audit, Audited};
 
 /// Lines that wait to be written at most: some megabytes at a metadata line's usual size.
 const QUEUED_LINES: usize = 4_096;
+/// Lines that go out in one write at most.
+const BATCH_LINES: usize = 256;
 
 /// Writes events to a file or any other sink, in a thread of its own.
 pub struct AuditLog {
@@ -50,11 +54,17 @@ impl AuditLog {
     }
 }
 
-/// A sink that fails is reported once per failure; the next line is tried again.
+/// Writes what waits in one go, whole lines only. A sink that fails is reported once per failure; the next lines are
+/// tried again.
 fn write_lines(waiting: &Receiver<Value>, mut sink: impl Write) {
-    while let Ok(line) = waiting.recv() {
-        let written = writeln!(sink, "{line}").and_then(|()| sink.flush());
-        if let Err(error) = written {
+    let mut batch = Vec::new();
+    while let Ok(first) = waiting.recv() {
+        batch.clear();
+        for line in std::iter::once(first).chain(waiting.try_iter().take(BATCH_LINES)) {
+            batch.extend_from_slice(line.to_string().as_bytes());
+            batch.push(b'\n');
+        }
+        if let Err(error) = sink.write_all(&batch).and_then(|()| sink.flush()) {
             tracing::error!(%error, "failed to write the audit log");
         }
     }
@@ -63,12 +73,8 @@ fn write_lines(waiting: &Receiver<Value>, mut sink: impl Write) {
 impl Audit for AuditLog {
     fn log(&self, event: &Audited<'_>) {
         let ruling = self.policy.rule(event.user, event.info);
-        for stage in [event::Stage::ResponseStarted, event::Stage::ResponseComplete] {
-            let streams = event.info.verb == "watch";
-            if ruling.level == Level::None || ruling.omits(stage.name()) || (stage.starts() && !streams) {
-                continue;
-            }
-            self.send(event::line(event, ruling.level, stage));
+        if ruling.level != Level::None && !ruling.omits(event::stage_name(event.stage)) {
+            self.send(event::line(event, &ruling));
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum Level {
     Metadata,
     /// Also the request's body.
     Request,
-    /// Also the answer's body; noted here like `Request`, since answers are streamed.
+    /// Also the answer's body, unless it is a stream.
     RequestResponse,
 }
 
@@ -28,20 +28,29 @@ pub enum PolicyError {
     /// Another kind of document.
     #[error("the audit policy must be of apiVersion audit.k8s.io/v1 and kind Policy, not {0}")]
     Kind(String),
+    /// A stage that does not exist.
+    #[error("the audit policy omits the stage {0}, which does not exist")]
+    Stage(String),
 }
+
+/// Every stage that a policy may name.
+const STAGES: [&str; 4] = ["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"];
 
 /// A policy (`audit.k8s.io/v1`).
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Policy {
     api_version: String,
     kind: String,
+    #[serde(rename = "metadata")]
+    _metadata: serde_json::Value,
     rules: Vec<Rule>,
     omit_stages: Vec<String>,
+    omit_managed_fields: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Rule {
     level: Level,
     users: Vec<String>,
@@ -52,10 +61,11 @@ struct Rule {
     #[serde(rename = "nonResourceURLs")]
     non_resource_urls: Vec<String>,
     omit_stages: Vec<String>,
+    omit_managed_fields: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct GroupResources {
     group: String,
     resources: Vec<String>,
@@ -67,6 +77,8 @@ struct GroupResources {
 pub struct Ruling {
     /// How fully it is noted.
     pub level: Level,
+    /// Whether managedFields are left out of bodies.
+    pub omits_managed_fields: bool,
     omitted: Vec<String>,
 }
 
@@ -90,7 +102,12 @@ impl Policy {
                 policy.api_version, policy.kind
             )));
         }
-        Ok(policy)
+        let rules = policy.rules.iter().flat_map(|rule| &rule.omit_stages);
+        let unknown = |stage: &&String| !STAGES.contains(&stage.as_str());
+        match policy.omit_stages.iter().chain(rules).find(unknown) {
+            Some(stage) => Err(PolicyError::Stage(stage.clone())),
+            None => Ok(policy),
+        }
     }
 
     /// The policy of a cluster without one: metadata of every write and of every read of secrets and tokens; nothing of
@@ -112,6 +129,7 @@ impl Policy {
             .collect();
         Ruling {
             level: rule.level,
+            omits_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields),
             omitted,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use http::Method;
 
 use super::*;
+use crate::hooks::AuditStage;
 use crate::info::RequestInfo;
 use crate::query::Query;
 use crate::user::UserInfo;
@@ -122,16 +123,19 @@ fn an_event_tells_who_really_did_what_and_never_a_secret() {
     let info = info(Method::PUT, "/api/v1/namespaces/a/secrets/s");
     log.log(&Audited {
         id: "id-1",
+        stage: AuditStage::ResponseComplete,
         info: &info,
         uri: "/api/v1/namespaces/a/secrets/s?x=y",
         user: &bob,
         impersonator: Some(&admin),
         source: Some(([10, 0, 0, 1], 5).into()),
         user_agent: "kubectl",
+        allowed: Some(true),
         code: 200,
         received: at,
-        answered: at,
+        reached: at,
         request_body: br#"{"data":{"key":"c2VjcmV0"}}"#,
+        response_body: &[],
     });
     let (bytes, written) = &*sink.0;
     let bytes = written
@@ -140,7 +144,40 @@ fn an_event_tells_who_really_did_what_and_never_a_secret() {
         })
         .expect("no holder panics");
     expect_test::expect![[r#"
-        {"apiVersion":"audit.k8s.io/v1","auditID":"id-1","impersonatedUser":{"groups":["system:authenticated"],"username":"bob"},"kind":"Event","level":"Request","objectRef":{"apiVersion":"v1","name":"s","namespace":"a","resource":"secrets"},"requestObject":{"omitted":true},"requestReceivedTimestamp":"2026-01-01T00:00:00.000000Z","requestURI":"/api/v1/namespaces/a/secrets/s?x=y","responseStatus":{"code":200,"metadata":{}},"sourceIPs":["10.0.0.1"],"stage":"ResponseComplete","stageTimestamp":"2026-01-01T00:00:00.000000Z","user":{"groups":["system:masters","system:authenticated"],"username":"kubernetes-admin"},"userAgent":"kubectl","verb":"update"}
+        {"annotations":{"authorization.k8s.io/decision":"allow"},"apiVersion":"audit.k8s.io/v1","auditID":"id-1","impersonatedUser":{"groups":["system:authenticated"],"username":"bob"},"kind":"Event","level":"Request","objectRef":{"apiVersion":"v1","name":"s","namespace":"a","resource":"secrets"},"requestObject":{"omitted":true},"requestReceivedTimestamp":"2026-01-01T00:00:00.000000Z","requestURI":"/api/v1/namespaces/a/secrets/s?x=y","responseStatus":{"code":200,"metadata":{}},"sourceIPs":["10.0.0.1"],"stage":"ResponseComplete","stageTimestamp":"2026-01-01T00:00:00.000000Z","user":{"groups":["system:masters","system:authenticated"],"username":"kubernetes-admin"},"userAgent":"kubectl","verb":"update"}
     "#]]
     .assert_eq(std::str::from_utf8(&bytes).expect("text"));
+}
+
+#[test]
+fn a_full_file_is_turned_over_and_old_ones_go() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("audit.log");
+    let clock = mainstay_base::clock::FakeClock::new();
+    let rotation = Rotation {
+        max_bytes: 8,
+        max_backups: 2,
+    };
+    let mut file = LogFile::open(&path, rotation, clock.clone()).expect("it can be made");
+    for line in ["line 1\n", "line 2\n", "line 3\n", "line 4\n"] {
+        file.write_all(line.as_bytes()).expect("it can be written");
+        clock.advance(std::time::Duration::from_secs(1));
+    }
+    let entries = std::fs::read_dir(folder.path()).expect("it is there");
+    let mut found: Vec<String> = entries
+        .flatten()
+        .map(|entry| {
+            let text = std::fs::read_to_string(entry.path()).expect("text");
+            format!("{} {text}", entry.file_name().to_string_lossy())
+        })
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "audit-2026-01-01T00-00-02.000.log line 2\n",
+            "audit-2026-01-01T00-00-03.000.log line 3\n",
+            "audit.log line 4\n"
+        ]
+    );
 }

@@ -115,8 +115,8 @@ impl Authenticators {
 impl Authenticate for Authenticators {
     async fn authenticate(&self, request: &Parts, peer: &Peer) -> ApiResult<Option<UserInfo>> {
         if let Some(leaf) = peer.certificates.first() {
-            let user = certificate::user(leaf).map_err(|reason| refused(&reason))?;
-            return Ok(Some(user));
+            let user = peer.user.get_or_init(|| certificate::user(leaf));
+            return user.clone().map(Some).map_err(|reason| refused(&reason));
         }
         let Some(token) = bearer_token(&request.headers)? else {
             let path = request.uri.path();

@@ -13,8 +13,8 @@ use crate::outbound::Endpoint;
 use crate::sha256::sha256;
 use crate::user::UserInfo;
 
-/// How long an answer is believed.
-const REMEMBER: Duration = Duration::from_secs(120);
+/// How long an answer is believed unless told otherwise: upstream's default.
+pub const REMEMBER: Duration = Duration::from_secs(120);
 /// Answers remembered at most.
 const REMEMBERED: usize = 10_000;
 /// How long the other server may take.
@@ -24,15 +24,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct TokenWebhook {
     endpoint: Endpoint,
     clock: SharedClock,
+    remember: Duration,
     answers: Mutex<HashMap<[u8; 32], (Duration, Option<Known>)>>,
 }
 
 impl TokenWebhook {
-    /// Makes the method.
-    pub fn new(endpoint: Endpoint, clock: SharedClock) -> Self {
+    /// Makes the method; answers are believed for as long as `remember`.
+    pub fn new(endpoint: Endpoint, remember: Duration, clock: SharedClock) -> Self {
         TokenWebhook {
             endpoint,
             clock,
+            remember,
             answers: Mutex::default(),
         }
     }
@@ -48,7 +50,7 @@ impl TokenWebhook {
         if answers.len() >= REMEMBERED {
             answers.clear();
         }
-        answers.insert(digest, (self.clock.monotonic() + REMEMBER, answer.clone()));
+        answers.insert(digest, (self.clock.monotonic() + self.remember, answer.clone()));
     }
 }
 

@@ -25,6 +25,10 @@ use crate::resources::{SelectableField, fields};
 const LOAD_PAGE: usize = 2_000;
 /// How long to wait before the store is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(200);
+/// Revisions that are asked of the store's past after a start.
+const RECALLED: u64 = 10_000;
+/// How long the store may take to tell them.
+const RECALL_LIMIT: Duration = Duration::from_secs(2);
 /// How long a reader waits for the caches to reach a revision that the store has already reported.
 const FRESHNESS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -34,6 +38,8 @@ pub struct Caches {
     resources: RwLock<HashMap<Arc<str>, Arc<ResourceCache>>>,
     applied: watch::Sender<u64>,
     applied_now: AtomicU64,
+    /// Everything that happened after this revision stands in the windows.
+    known_from: AtomicU64,
 }
 
 impl Caches {
@@ -47,8 +53,15 @@ impl Caches {
             resources: RwLock::default(),
             applied: watch::Sender::new(0),
             applied_now: AtomicU64::new(0),
+            known_from: AtomicU64::new(0),
         });
         caches.reload().await?;
+        if !matches!(
+            tokio::time::timeout(RECALL_LIMIT, caches.recall()).await,
+            Ok(Ok(()))
+        ) {
+            tracing::info!("the store told nothing of the past: watches begin anew");
+        }
         Ok(caches)
     }
 
@@ -62,7 +75,9 @@ impl Caches {
             return found.clone();
         }
         let name: Arc<str> = name.into();
-        let made = ResourceCache::new(name.clone(), fields::builtin(&name), self.revision());
+        // A resource that was never seen has no event since then.
+        let floor = self.known_from.load(Ordering::Acquire);
+        let made = ResourceCache::new(name.clone(), fields::builtin(&name), floor);
         resources.entry(name).or_insert(Arc::new(made)).clone()
     }
 
@@ -95,6 +110,12 @@ impl Caches {
         tokio::time::timeout(FRESHNESS_LIMIT, reached)
             .await
             .is_ok_and(|result| result.is_ok())
+    }
+
+    /// Ends every watch; those that begin later are not ended.
+    pub fn end_watches(&self) {
+        let resources = self.resources.read().expect("no holder panics");
+        resources.values().for_each(|cache| cache.end_watches());
     }
 
     /// How many objects each resource has.
@@ -194,10 +215,52 @@ impl Caches {
         for name in known {
             loaded.entry(name).or_default();
         }
+        self.known_from.store(revision, Ordering::Release);
         for (name, entries) in loaded {
             self.resource(&name).replace(entries, revision);
         }
         self.publish(revision);
+        Ok(())
+    }
+
+    /// Fills the windows with what the store remembers from before the load, so that watches go on over a restart.
+    async fn recall(&self) -> Result<(), Error> {
+        let newest = self.store.current().await?.min(self.revision());
+        let mut from = newest.saturating_sub(RECALLED).max(1);
+        let (mut at, mut past) = (from, Vec::new());
+        let mut watch = self.store.watch(Prefix::All, from).await?;
+        while at < newest {
+            match watch.next().await? {
+                WatchItem::Revision(revision) => {
+                    at = revision.revision;
+                    past.push(revision);
+                }
+                WatchItem::Progress(revision) => at = revision,
+                WatchItem::Compacted(floor) if floor > from && floor < newest => {
+                    (from, at) = (floor, floor);
+                    past.clear();
+                    watch = self.store.watch(Prefix::All, from).await?;
+                }
+                WatchItem::Compacted(_) => return Ok(()),
+            }
+        }
+        self.known_from.store(from, Ordering::Release);
+        let known: Vec<_> = self
+            .resources
+            .read()
+            .expect("no holder panics")
+            .values()
+            .cloned()
+            .collect();
+        known.iter().for_each(|cache| cache.knows_from(from));
+        for revision in past.iter().filter(|one| one.revision <= self.revision()) {
+            for run in revision
+                .events
+                .chunk_by(|one, other| one.key.resource == other.key.resource)
+            {
+                self.resource(&run[0].key.resource).recall(revision.revision, run);
+            }
+        }
         Ok(())
     }
 }

@@ -124,6 +124,15 @@ impl ResourceCache {
         self.read().count
     }
 
+    /// How many objects a namespace has, or all have together.
+    pub fn count_in(&self, namespace: Option<&str>) -> usize {
+        let inner = self.read();
+        match namespace {
+            Some(one) => inner.namespaces.get(one).map_or(0, BTreeMap::len),
+            None => inner.count,
+        }
+    }
+
     /// Looks up an object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.read().namespaces.get(namespace)?.get(name).cloned()
@@ -243,6 +252,32 @@ impl ResourceCache {
         inner.newest = revision;
         inner.watchers.clear();
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Says that everything after `floor` will be recalled; nobody watches yet.
+    pub(super) fn knows_from(&self, floor: u64) {
+        self.write().floor = floor;
+    }
+
+    /// Remembers changes of the past; the objects are as new as they are already.
+    pub(super) fn recall(&self, revision: u64, changes: &[mainstay_store::Event]) {
+        let fields = self.fields();
+        let made = |bytes: &bytes::Bytes, at| Arc::new(Object::new(bytes.clone(), at, &fields));
+        let mut inner = self.write();
+        for change in changes {
+            let new = change.value.as_ref().map(|bytes| made(bytes, revision));
+            let old = change
+                .prev
+                .as_ref()
+                .map(|bytes| made(bytes, change.prev_revision));
+            if new.is_some() || old.is_some() {
+                inner.remember(Arc::new(Event::new(revision, new, old)));
+            }
+        }
+    }
+
+    pub(super) fn end_watches(&self) {
+        self.write().watchers.clear();
     }
 
     pub(super) fn set_fields(&self, fields: Arc<[SelectableField]>) {

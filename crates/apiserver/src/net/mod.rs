@@ -38,17 +38,18 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait after accepting failed, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves on `listener` until the server drains.
+/// Serves on `listener` until the server drains; returns when every connection has ended or had its time to.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place.expect("nobody closes the places"),
+            () = server.draining() => break,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = server.draining() => return,
+            () = server.draining() => break,
         };
         match accepted {
             Ok((stream, address)) => {
@@ -64,6 +65,9 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::
             }
         }
     }
+    drop(listener);
+    // Each connection gives its place back when it ends; it ends itself within its limit.
+    let _all_gone = places.acquire_many(CONNECTIONS as u32).await;
 }
 
 async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr) {
@@ -79,6 +83,7 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
     let peer = Peer {
         certificates,
         address: Some(address),
+        ..Peer::default()
     };
     let ours = server.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {

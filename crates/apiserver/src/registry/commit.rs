@@ -17,13 +17,14 @@ const EVENT_TTL: Duration = Duration::from_secs(3_600);
 const CHARGE_TRIES: usize = 50;
 
 /// What is to be stored.
-pub enum Goal {
+#[derive(Clone, Copy)]
+pub enum Goal<'a> {
     /// A new object.
-    Create(Value),
+    Create(&'a Value),
     /// A change of what has this revision.
-    Replace(Value, u64),
+    Replace(&'a Value, u64),
     /// A deletion of what has this revision.
-    Delete(Value, u64),
+    Delete(&'a Value, u64),
 }
 
 /// Why nothing was stored.
@@ -45,30 +46,41 @@ impl Write<'_> {
     pub(super) async fn commit(
         &self,
         name: &str,
-        goal: Goal,
+        goal: Goal<'_>,
+        review: &Review,
+    ) -> Result<Arc<Object>, Failure> {
+        let (Goal::Create(value) | Goal::Replace(value, _) | Goal::Delete(value, _)) = goal;
+        self.commit_bytes(name, goal, canonical(value), review).await
+    }
+
+    /// The same for a goal whose canonical bytes are known.
+    pub(super) async fn commit_bytes(
+        &self,
+        name: &str,
+        goal: Goal<'_>,
+        bytes: bytes::Bytes,
         review: &Review,
     ) -> Result<Arc<Object>, Failure> {
         let key = Key::new(&self.resource.store, self.namespace, name);
-        let (value, condition) = match &goal {
-            Goal::Create(value) => (value, Condition::Absent(key.clone())),
-            Goal::Replace(value, revision) | Goal::Delete(value, revision) => {
-                (value, Condition::Revision(key.clone(), *revision))
+        let condition = match goal {
+            Goal::Create(_) => Condition::Absent(key.clone()),
+            Goal::Replace(_, revision) | Goal::Delete(_, revision) => {
+                Condition::Revision(key.clone(), revision)
             }
         };
-        let bytes: bytes::Bytes = canonical(value).into();
         let object = |revision| Arc::new(Object::new(bytes.clone(), revision, &self.resource.fields));
         for _ in 0..CHARGE_TRIES {
             let (mut conditions, mut ops) = self.charges(review).await?;
             if self.options.dry_run {
-                return Ok(object(match &goal {
+                return Ok(object(match goal {
                     Goal::Create(_) => 0,
-                    Goal::Replace(_, revision) | Goal::Delete(_, revision) => *revision,
+                    Goal::Replace(_, revision) | Goal::Delete(_, revision) => revision,
                 }));
             }
             conditions.insert(0, condition.clone());
             ops.insert(
                 0,
-                match &goal {
+                match goal {
                     Goal::Delete(..) => Op::delete(key.clone()),
                     _ => self.put(key.clone(), bytes.clone()),
                 },
@@ -123,12 +135,9 @@ impl Write<'_> {
     }
 }
 
-/// The canonical bytes of a value: sorted, without resourceVersion.
-pub fn canonical(value: &Value) -> Vec<u8> {
-    if value["metadata"].get("resourceVersion").is_none() {
-        return mainstay_objects::json::write(value);
-    }
-    let mut stored = value.clone();
-    super::metadata(&mut stored).remove("resourceVersion");
-    mainstay_objects::json::write(&stored)
+/// The canonical bytes of a value: sorted, without resourceVersion, in a buffer of their own length.
+pub fn canonical(value: &Value) -> bytes::Bytes {
+    mainstay_objects::json::write_stored(value)
+        .into_boxed_slice()
+        .into()
 }

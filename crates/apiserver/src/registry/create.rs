@@ -35,10 +35,8 @@ pub async fn create(write: &Write<'_>, served: Value, tracked: bool) -> ApiResul
             metadata(&mut named).insert("name".into(), name.into());
         }
         let name = meta_text(&named, "name").to_string();
-        let mut review = admitted(write, named, tracked).await?;
-        let value = std::mem::take(&mut review.object);
-        review.object = value.clone();
-        match write.commit(&name, Goal::Create(value), &review).await {
+        let review = admitted(write, named, tracked).await?;
+        match write.commit(&name, Goal::Create(&review.object), &review).await {
             Ok(object) => {
                 return Ok(Written {
                     object,

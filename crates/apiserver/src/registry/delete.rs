@@ -69,7 +69,7 @@ async fn once(write: &Write<'_>, options: &DeleteOptions, entry: Entry) -> Resul
         }),
         Plan::Mark => {
             let object = write
-                .commit(write.name, Goal::Replace(new, present.revision()), &review)
+                .commit(write.name, Goal::Replace(&new, present.revision()), &review)
                 .await?;
             Ok(Deleted {
                 object,
@@ -79,7 +79,7 @@ async fn once(write: &Write<'_>, options: &DeleteOptions, entry: Entry) -> Resul
         }
         Plan::Remove => {
             let object = write
-                .commit(write.name, Goal::Delete(new, present.revision()), &review)
+                .commit(write.name, Goal::Delete(&new, present.revision()), &review)
                 .await?;
             Ok(Deleted {
                 object,

@@ -79,7 +79,10 @@ async fn once(write: &Write<'_>, change: &Change<'_>, entry: Entry) -> Result<Wr
     let resource = write.resource;
     let present = Arc::new(Object::new(entry.value, entry.revision, &resource.fields));
     let old = present.value();
-    let made = change(Some(&convert::to_served(resource, old.clone())))?;
+    let made = match resource.is_stored_as_served() {
+        true => change(Some(&old))?,
+        false => change(Some(&convert::to_served(resource, old.clone())))?,
+    };
     check(write, &old, &made.object)?;
     let mut new = convert::to_stored(resource, made.object);
     strategy::prepare_update(resource, write.subresource, &old, &mut new);
@@ -120,19 +123,19 @@ async fn once(write: &Write<'_>, change: &Change<'_>, entry: Entry) -> Result<Wr
 
 /// Stores a change; nothing when nothing changed; a deletion when the last finalizer of a deleted object is gone.
 async fn store(write: &Write<'_>, present: &Arc<Object>, review: &Review) -> Result<Arc<Object>, Failure> {
-    let new = review.object.clone();
-    if is_finished(write, &new) {
+    let new = &review.object;
+    if is_finished(write, new) {
         let gone = write
             .commit(write.name, Goal::Delete(new, present.revision()), review)
             .await?;
         return Ok(gone);
     }
-    if canonical(&new) == present.bytes()[..] {
+    let bytes = canonical(new);
+    if bytes == *present.bytes() {
         return Ok(present.clone());
     }
-    write
-        .commit(write.name, Goal::Replace(new, present.revision()), review)
-        .await
+    let goal = Goal::Replace(new, present.revision());
+    write.commit_bytes(write.name, goal, bytes, review).await
 }
 
 /// Whether an object that is being deleted has nothing left to wait for.

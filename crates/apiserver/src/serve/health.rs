@@ -90,7 +90,8 @@ fn arch() -> &'static str {
 }
 
 fn metrics(server: &Server) -> Response<Body> {
-    let text = server.metrics.print(server.caches().counts().into_iter());
+    let counts = server.caches().counts().into_iter();
+    let text = server.metrics.print(counts, server.lanes.refused());
     respond::plain(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",

@@ -38,7 +38,8 @@ pub struct ListOptions {
     pub send_initial: Option<bool>,
 }
 
-/// A continue token: where the next page starts and the revision it is read at.
+/// A continue token: where the next page starts and the revision it is read at; 0 = the present, for a list whose
+/// own revision is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continue {
     #[serde(rename = "rv")]

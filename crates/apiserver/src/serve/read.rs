@@ -143,16 +143,14 @@ async fn page(
         (Match::Unset, Some(at)) if options.limit > 0 && at > 0 => Some(at),
         _ => None,
     };
-    let at = options.continues.as_ref().map(|token| token.revision).or(exact);
+    let token = options.continues.as_ref();
+    let at = token.map(|token| token.revision).or(exact).filter(|at| *at > 0);
     reach(server, at.or(options.revision)).await?;
     let namespace = Some(call.namespace(resource)).filter(|namespace| !namespace.is_empty());
     let request = PageRequest {
         namespace: if resource.namespaced { namespace } else { Some("") },
         at,
-        after: options
-            .continues
-            .as_ref()
-            .map(|token| (token.namespace.as_str(), token.name.as_str())),
+        after: token.map(|token| (token.namespace.as_str(), token.name.as_str())),
         limit: options.limit,
     };
     let caches = server.caches();
@@ -160,10 +158,22 @@ async fn page(
     caches
         .resource(&resource.store)
         .page(&request, selection, applied)
-        .map_err(|floor| {
-            let at = at.unwrap_or_default();
-            ApiError::expired(format!(
-                "The provided continue parameter or resource version is too old: {at} ({floor})"
-            ))
-        })
+        .map_err(|floor| outlived(token, at.unwrap_or_default(), floor))
+}
+
+/// 410; a client that was reading pages gets a token with which it may go on in the present.
+fn outlived(token: Option<&Continue>, at: u64, floor: u64) -> ApiError {
+    let Some(token) = token else {
+        return ApiError::expired(format!("too old resource version: {at} ({floor})"));
+    };
+    let message = "The provided continue parameter is too old to display a consistent list result. Start a new list without \
+                   it, or use the token in this answer to go on with objects that may have changed meanwhile.";
+    let inconsistent = Continue {
+        revision: 0,
+        ..token.clone()
+    };
+    ApiError {
+        continues: Some(inconsistent.encode().into()),
+        ..ApiError::expired(message)
+    }
 }

@@ -1,6 +1,7 @@
 //! Watches: the present objects if asked for, what happened since, what happens, and bookmarks in between.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use super::Call;
 use super::options::ListOptions;
@@ -53,12 +54,16 @@ pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) 
         shown,
         bookmarks: options.bookmarks.then(bookmark_timer),
         initial_end: None,
-        deadline: Instant::now_plus(Duration::from_secs(seconds)),
+        deadline: Box::pin(tokio::time::sleep_until(Instant::now_plus(Duration::from_secs(
+            seconds,
+        )))),
         columns_sent: false,
         wanted,
         ended: false,
     };
     stream.begin(call, &options).await?;
+    // A drain ends the watches there are; this one may have come just behind it.
+    stream.ended |= server.is_draining();
     let body = futures::stream::unfold(stream, |mut stream| async move {
         let next = stream.next().await?;
         Some((next, stream))
@@ -111,7 +116,7 @@ struct Stream {
     bookmarks: Option<Interval>,
     /// The revision of the end mark that is due after the initial objects.
     initial_end: Option<u64>,
-    deadline: Instant,
+    deadline: Pin<Box<Sleep>>,
     columns_sent: bool,
     wanted: Wanted,
     ended: bool,
@@ -231,11 +236,10 @@ impl Stream {
                 Some(event) => self.push(&event),
                 None => self.ended = true,
             },
-            () = tokio::time::sleep_until(self.deadline) => {
+            () = self.deadline.as_mut() => {
                 self.ended = true;
                 self.progress();
             }
-            () = self.server.draining() => self.ended = true,
             () = tick => self.progress(),
         }
     }

@@ -172,15 +172,16 @@ fn patched(write: &Write<'_>, content: Content, old: Option<&Value>, body: &[u8]
         Parsed::from_value(new),
         write.options.validation,
     );
-    let decoded = fitted.map_err(|error| misfit(&error))?;
-    let revision = meta_text(&decoded.value, "resourceVersion");
-    let mut object = decoded.value.clone();
-    if revision == meta_text(old, "resourceVersion") {
+    let schema::Decoded {
+        value: mut object,
+        warnings,
+    } = fitted.map_err(|error| misfit(&error))?;
+    if meta_text(&object, "resourceVersion") == meta_text(old, "resourceVersion") {
         crate::registry::metadata(&mut object).remove("resourceVersion");
     }
     Ok(Made {
         object,
-        warnings: decoded.warnings,
+        warnings,
         tracked: false,
     })
 }
@@ -190,12 +191,7 @@ fn misfit(error: &ApiError) -> ApiError {
     if error.message.starts_with("strict decoding error") {
         return error.clone();
     }
-    let cause = crate::status::Cause::new(
-        "FieldValueInvalid",
-        "patch",
-        format!("Invalid value: {}", error.message),
-    );
-    ApiError::invalid("", "", "", vec![cause])
+    schema::misfit(&error.message)
 }
 
 async fn apply_patch(write: &Write<'_>, body: &[u8]) -> ApiResult<crate::registry::Written> {

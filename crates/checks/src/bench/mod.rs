@@ -1,5 +1,6 @@
 //! Benchmarks: each prints figures of the product beside a peer or a target, measured in one run.
 
+mod apiserver;
 mod autoscaler;
 mod nodes;
 mod store;
@@ -37,6 +38,7 @@ type Bench = fn() -> Result<Report>;
 
 /// Every benchmark by name.
 const BENCHES: &[(&str, Bench)] = &[
+    ("apiserver", apiserver::run),
     ("autoscaler", autoscaler::run),
     ("nodes", nodes::run),
     ("store", store::run),
@@ -56,7 +58,11 @@ pub fn run(name: &str, json: bool) -> Result<bool> {
     for (_, bench) in chosen {
         let report = bench()?;
         if json {
-            println!("{}", serde_json::to_string(&report)?);
+            let run = run_facts();
+            println!(
+                "{}",
+                serde_json::json!({"run": run, "name": report.name, "figures": report.figures})
+            );
         } else {
             print(&report);
         }
@@ -64,15 +70,38 @@ pub fn run(name: &str, json: bool) -> Result<bool> {
     Ok(true)
 }
 
+/// What a figure is worth nothing without: the commit, the profile, and how busy the machine was otherwise.
+fn run_facts() -> String {
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("?").to_owned();
+    format!("commit {}, {profile}, load {load} at the end", commit())
+}
+
+fn commit() -> String {
+    let asked = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    match asked {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
 fn print(report: &Report) {
-    println!("{}", report.name);
+    println!("{} ({})", report.name, run_facts());
     for figure in &report.figures {
         let target = figure
             .target
             .map(|target| format!("target {target}"))
             .unwrap_or_default();
         println!(
-            "  {:<48} {:>12.3} {:<8} {:<16} {}",
+            "  {:<56} {:>12.3} {:<8} {:<16} {}",
             figure.name, figure.value, figure.unit, target, figure.note
         );
     }

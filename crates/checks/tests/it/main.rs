@@ -5,6 +5,7 @@
 mod chromium;
 mod computer;
 mod controllers;
+mod crash;
 mod dashboard;
 mod faults;
 mod local;

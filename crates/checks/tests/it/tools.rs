@@ -19,6 +19,12 @@ pub fn mainstay() -> PathBuf {
     binary
 }
 
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
 /// A process that is ended when the test ends, however it ends.
 pub struct Running(pub Child);
 

@@ -1,4 +1,9 @@
 //! A whole control plane in memory with its own components, each under its own identity.
 
+mod bad_input;
+mod cluster_api;
 mod components;
+mod discovery;
 mod documents;
+mod mutations;
+mod raw;

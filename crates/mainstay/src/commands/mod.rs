@@ -14,6 +14,7 @@ mod os;
 mod preflight;
 mod server;
 mod simulate;
+mod snapshot;
 mod up;
 pub mod version;
 mod why;
@@ -55,6 +56,8 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
         Command::Host(args) => host::run(&args.command, output),
         Command::Kubeconfig(args) => kubeconfig::run(&args, output),
         Command::Server(args) => server::run(&args),
+        Command::Backup(args) => snapshot::backup(&args, output),
+        Command::Restore(args) => snapshot::restore(&args, output),
         Command::Node(args) => node::run(&args),
         Command::Detect(args) => detect::run(&args),
         Command::Os(args) => os::run(&args.command, output),

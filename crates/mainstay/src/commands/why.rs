@@ -131,7 +131,7 @@ async fn list(client: &Client, kind: &str, params: &ListParams) -> Result<Vec<Se
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let listed = api.list(params).await?;
     let seen = |object| Seen {
-        kind: *kind,
+        kind,
         value: serde_json::to_value(object).unwrap_or_default(),
     };
     Ok(listed.items.into_iter().map(seen).collect())

@@ -125,10 +125,12 @@ impl Planes {
 
     /// Ends all planes; their data stays.
     pub async fn stop_all(&self) {
-        for (_, hosted) in self.running.lock().await.drain() {
+        let all: Vec<Hosted> = self.running.lock().await.drain().map(|(_, one)| one).collect();
+        let ends = all.into_iter().map(|hosted| {
             hosted.stop.cancel();
-            hosted.plane.stop().await;
-        }
+            hosted.plane.stop()
+        });
+        futures::future::join_all(ends).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! JSON patch (RFC 6902) as evanphx/json-patch v4 does it. The crate json-patch is stricter where clients rely on the
 //! leniency: negative indexes count from the end, `replace` may create a key, `test` of null matches a missing key.
 
-use super::{MAX_JSON_PATCH_OPERATIONS, PatchError};
+use super::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, PatchError};
+use crate::json::{MAX_DEPTH, is_deeper};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -37,15 +38,37 @@ pub fn json_patch(document: &mut Value, patch: &Value) -> Result<(), PatchError>
             list.len()
         )));
     }
+    let mut copied_bytes = 0;
     for entry in list {
         let operation =
             Operation::deserialize(entry).map_err(|error| PatchError::Malformed(error.to_string()))?;
-        apply(document, operation)?;
+        apply(document, operation, &mut copied_bytes)?;
     }
     Ok(())
 }
 
-fn apply(document: &mut Value, operation: Operation) -> Result<(), PatchError> {
+/// Counts what copies add: a few of them, each of all that the ones before made, would fill any memory.
+fn count_copy(copied: &Value, copied_bytes: &mut usize) -> Result<(), PatchError> {
+    *copied_bytes += crate::json::write(copied).len();
+    if *copied_bytes <= MAX_COPIED_BYTES {
+        return Ok(());
+    }
+    Err(PatchError::Inapplicable(format!(
+        "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the limit {MAX_COPIED_BYTES}"
+    )))
+}
+
+/// What is deeper than a body may be could never be read again.
+fn check_depth(path: &[String], value: &Value) -> Result<(), PatchError> {
+    if path.len() < MAX_DEPTH && !is_deeper(value, MAX_DEPTH - path.len()) {
+        return Ok(());
+    }
+    Err(PatchError::Inapplicable(
+        "the patched object exceeds the maximum depth".into(),
+    ))
+}
+
+fn apply(document: &mut Value, operation: Operation, copied_bytes: &mut usize) -> Result<(), PatchError> {
     let name = operation.op.clone();
     let path = pointer(operation.path.as_deref(), &name, "path")?;
     match name.as_str() {
@@ -63,6 +86,7 @@ fn apply(document: &mut Value, operation: Operation) -> Result<(), PatchError> {
             let copied = find(document, &from)
                 .cloned()
                 .ok_or_else(|| missing(&name, &from))?;
+            count_copy(&copied, copied_bytes)?;
             add(document, &path, copied, &name)
         }
         _ => Err(PatchError::Inapplicable(format!("Unexpected kind: {name}"))),
@@ -151,6 +175,7 @@ fn parent<'a, 'p>(
 }
 
 fn add(document: &mut Value, path: &[String], value: Value, operation: &str) -> Result<(), PatchError> {
+    check_depth(path, &value)?;
     let (container, key) = parent(document, path, operation)?;
     match container {
         Value::Object(entries) => {
@@ -178,6 +203,7 @@ fn remove(document: &mut Value, path: &[String], operation: &str) -> Result<Valu
 }
 
 fn replace(document: &mut Value, path: &[String], value: Value) -> Result<(), PatchError> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());

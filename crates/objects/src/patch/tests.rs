@@ -116,3 +116,25 @@ proptest! {
         let _ = json_patch(&mut object.clone(), &json!([{"op": op, "path": path, "from": from, "value": 1}]));
     }
 }
+
+#[test]
+fn a_patch_that_doubles_an_object_again_and_again_is_refused() {
+    let mut document = json!({"data": {"a": "x".repeat(1000)}});
+    let double = json!({"op": "copy", "from": "/data", "path": "/data/again"});
+    let error = json_patch(&mut document, &Value::Array(vec![double; 60])).expect_err("too much");
+    assert!(error.to_string().contains("accumulated size"), "{error}");
+}
+
+#[test]
+fn a_patch_cannot_make_what_no_body_may_hold() {
+    let mut document = json!({"a": {}});
+    let deepen = |depth: usize| json!({"op": "add", "path": "/a".repeat(depth), "value": {}});
+    let steps: Vec<Value> = (2..200).map(deepen).collect();
+    let error = json_patch(&mut document, &Value::Array(steps)).expect_err("too deep");
+    assert!(error.to_string().contains("maximum depth"), "{error}");
+    let deepest = (2..=127).map(deepen).collect();
+    let mut document = json!({"a": {}});
+    json_patch(&mut document, &Value::Array(deepest)).expect("as deep as a body may be");
+    let text = document.to_string();
+    assert!(serde_json::from_str::<Value>(&text).is_ok());
+}

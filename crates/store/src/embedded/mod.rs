@@ -58,7 +58,7 @@ impl Default for Options {
             queue_count: 8192,
             queue_bytes: 32 << 20,
             transaction_bytes: 8 << 20,
-            linger: Duration::from_millis(10),
+            linger: Duration::from_millis(5),
             segment_bytes: 64 << 20,
         }
     }

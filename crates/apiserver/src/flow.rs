@@ -1,0 +1,241 @@
+//! How much of the server each kind of client may have at once. Requests sit in lanes: nodes and the cluster's own
+//! components have one to themselves, so that heartbeats go on whatever tenants do; everybody else shares another, no user
+//! more than half of it. A request takes seats by what it costs. Who finds none waits a little and is then told to come
+//! back: 429 with Retry-After.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::info::RequestInfo;
+use crate::query::Query;
+use crate::server::Server;
+use crate::status::{ApiError, ApiResult};
+use crate::user::{GROUP_MASTERS, USER_ANONYMOUS, UserInfo};
+
+/// Seats of each lane unless told otherwise: what upstream lets in.
+pub const SEATS: u32 = 400;
+/// Objects of a list that cost as much as one small request: 5,000 nodes take as much processor time as 200 reads.
+const OBJECTS_PER_SEAT: usize = 25;
+/// How long a request waits for its seats.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests of one user that may wait; further ones are refused at once.
+const WAITING_PER_USER: usize = 200;
+/// Users remembered without a request before they are looked through.
+const IDLE_USERS: usize = 1_024;
+/// The group of nodes.
+const GROUP_NODES: &str = "system:nodes";
+
+/// The lanes of a server.
+pub struct Lanes {
+    system: Arc<Semaphore>,
+    shared: Arc<Semaphore>,
+    share: u32,
+    users: Mutex<HashMap<String, Arc<Share>>>,
+    refused: AtomicUsize,
+}
+
+/// One user's part of the shared lane.
+struct Share {
+    seats: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// What a request holds while it is worked on.
+#[derive(Default)]
+pub struct Seats {
+    _own: Option<OwnedSemaphorePermit>,
+    _lane: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Administrators and health checks: never refused.
+    Exempt,
+    System,
+    Shared,
+}
+
+impl Lanes {
+    /// Makes lanes with so many seats each.
+    pub fn new(seats: u32) -> Self {
+        Lanes {
+            system: Arc::new(Semaphore::new(seats as usize)),
+            shared: Arc::new(Semaphore::new(seats as usize)),
+            share: (seats / 2).max(1),
+            users: Mutex::default(),
+            refused: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many requests were refused so far.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the seats of a request.
+    ///
+    /// # Errors
+    /// 429 when there are none within a few seconds.
+    pub(crate) async fn enter(
+        &self,
+        server: &Server,
+        info: &RequestInfo,
+        user: &UserInfo,
+        query: &Query,
+    ) -> ApiResult<Seats> {
+        let seats = match lane(info, user) {
+            Lane::Exempt => return Ok(Seats::default()),
+            Lane::System => take(&self.system, 1).await.map(|lane| Seats {
+                _own: None,
+                _lane: Some(lane),
+            }),
+            Lane::Shared => self.enter_shared(user, self.cost(server, info, query)).await,
+        };
+        seats.ok_or_else(|| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let message =
+                "The request has been rejected because the server is too busy. Please try again later";
+            ApiError::too_many_requests(message, 1)
+        })
+    }
+
+    async fn enter_shared(&self, user: &UserInfo, cost: u32) -> Option<Seats> {
+        let share = self.share_of(&user.name);
+        if share.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_PER_USER {
+            share.waiting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let waiting = Waiting(share.clone());
+        let own = take(&share.seats, cost).await?;
+        let lane = take(&self.shared, cost).await?;
+        drop(waiting);
+        Some(Seats {
+            _own: Some(own),
+            _lane: Some(lane),
+        })
+    }
+
+    fn share_of(&self, user: &str) -> Arc<Share> {
+        let mut users = self.users.lock().expect("no holder panics");
+        if let Some(share) = users.get(user) {
+            return share.clone();
+        }
+        if users.len() >= IDLE_USERS {
+            // A share in use is held by its requests' permits or by who waits.
+            users.retain(|_, share| {
+                Arc::strong_count(share) > 1 || share.seats.available_permits() < self.share as usize
+            });
+        }
+        let share = Arc::new(Share {
+            seats: Arc::new(Semaphore::new(self.share as usize)),
+            waiting: AtomicUsize::new(0),
+        });
+        users.insert(user.to_owned(), share.clone());
+        share
+    }
+
+    /// One seat, or more for what reads many objects.
+    fn cost(&self, server: &Server, info: &RequestInfo, query: &Query) -> u32 {
+        let reads_many = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+        let resumes = info.verb == "watch" && query.text("resourceVersion").is_some_and(|at| at != "0");
+        if !reads_many || resumes || !info.name.is_empty() {
+            return 1;
+        }
+        let catalog = server.catalog();
+        let Some(resource) = catalog.find(&info.group, &info.version, &info.resource) else {
+            return 1;
+        };
+        let namespace = Some(info.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let objects = server.caches().resource(&resource.store).count_in(namespace);
+        let limit = query.text("limit").and_then(|limit| limit.parse().ok());
+        let objects = limit.filter(|limit| *limit > 0).unwrap_or(objects).min(objects);
+        u32::try_from(objects / OBJECTS_PER_SEAT)
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.share)
+    }
+}
+
+/// Counts a waiting request out.
+struct Waiting(Arc<Share>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn take(seats: &Arc<Semaphore>, count: u32) -> Option<OwnedSemaphorePermit> {
+    if let Ok(free) = seats.clone().try_acquire_many_owned(count) {
+        return Some(free);
+    }
+    let taken = tokio::time::timeout(PATIENCE, seats.clone().acquire_many_owned(count)).await;
+    taken.ok()?.ok()
+}
+
+fn lane(info: &RequestInfo, user: &UserInfo) -> Lane {
+    let probe = !info.is_resource
+        && ["/healthz", "/livez", "/readyz"]
+            .iter()
+            .any(|path| info.path.starts_with(path));
+    if probe || user.in_group(GROUP_MASTERS) {
+        return Lane::Exempt;
+    }
+    let of_cluster = match user.name.strip_prefix("system:serviceaccount:") {
+        Some(account) => account.starts_with("kube-system:"),
+        None => user.name.starts_with("system:") && user.name != USER_ANONYMOUS,
+    };
+    match of_cluster || user.in_group(GROUP_NODES) {
+        true => Lane::System,
+        false => Lane::Shared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+
+    fn info(path: &str) -> RequestInfo {
+        RequestInfo::parse(&Method::GET, path, &Query::parse(""))
+    }
+
+    #[test]
+    fn nodes_and_components_do_not_share_a_lane_with_tenants() {
+        let pods = info("/api/v1/pods");
+        let user = |name: &str| UserInfo::component(name);
+        assert_eq!(lane(&pods, &user("system:node:n1")), Lane::System);
+        assert_eq!(lane(&pods, &user("system:kube-scheduler")), Lane::System);
+        assert_eq!(
+            lane(&pods, &user("system:serviceaccount:kube-system:job-controller")),
+            Lane::System
+        );
+        assert_eq!(
+            lane(&pods, &user("system:serviceaccount:kube-systems:x")),
+            Lane::Shared
+        );
+        assert_eq!(lane(&pods, &user("alice")), Lane::Shared);
+        assert_eq!(lane(&pods, &UserInfo::anonymous()), Lane::Shared);
+        assert_eq!(lane(&pods, &UserInfo::admin()), Lane::Exempt);
+        assert_eq!(lane(&info("/readyz"), &UserInfo::anonymous()), Lane::Exempt);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_gets_half_of_the_lane_and_is_then_told_to_come_back() {
+        let lanes = Lanes::new(4);
+        let (alice, bob) = (UserInfo::component("alice"), UserInfo::component("bob"));
+        let first = lanes.enter_shared(&alice, 1).await;
+        let second = lanes.enter_shared(&alice, 1).await;
+        assert!(first.is_some() && second.is_some());
+        assert!(
+            lanes.enter_shared(&alice, 1).await.is_none(),
+            "her share is used up"
+        );
+        assert!(lanes.enter_shared(&bob, 2).await.is_some(), "his is not");
+        drop(second);
+        assert!(lanes.enter_shared(&alice, 1).await.is_some(), "seats come back");
+    }
+}
