@@ -48,7 +48,7 @@ pub struct Global {
         value_name = "FORM"
     )]
     pub output: Format,
-    /// How to show progress on stderr: auto, plain, json or none
+    /// Progress on stderr: auto, plain, json or none
     #[arg(
         long,
         global = true,
@@ -72,7 +72,7 @@ pub struct Global {
         value_name = "WHEN"
     )]
     pub color: ColorMode,
-    /// What to log on stderr, for example `info` or `mainstay_fleet=debug`
+    /// What to log, such as `info` or `mainstay_fleet=debug`
     #[arg(
         long,
         global = true,
@@ -118,6 +118,8 @@ pub enum Command {
                            mainstay why pod/web-0 -n shop --cluster demo")]
     Why(WhyArgs),
     /// Crash or restart the machine on a host, to watch it heal
+    #[command(after_help = "Examples:\n  \
+                           mainstay host crash h1     # then: mainstay why host/h1")]
     Host(HostArgs),
     /// Print the kubeconfig of the management cluster or of a cluster
     #[command(after_help = "Examples:\n  \
