@@ -15,6 +15,7 @@ const OUTPUT_LIMIT_BYTES: usize = 2000;
 const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("conntrack", "conntrack"),
     ("mkfs.ext4", "e2fsprogs"),
     ("ostree", "ostree"),
     ("mmdebstrap", "mmdebstrap"),

@@ -203,6 +203,31 @@ pub fn load_rules_json(commands: &serde_json::Value) -> Result<()> {
         .map(drop)
 }
 
+/// Which remembered UDP flows [`forget_udp_flows`] forgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Those that were sent to the address.
+    SentTo,
+    /// Those that the address answers.
+    AnsweredBy,
+}
+
+/// Makes the kernel forget UDP flows of an address and port; none is no error.
+pub fn forget_udp_flows(side: Side, address: std::net::IpAddr, port: u16) -> Result<()> {
+    let (host, number) = match side {
+        Side::SentTo => ("--orig-dst", "--orig-port-dst"),
+        Side::AnsweredBy => ("--reply-src", "--reply-port-src"),
+    };
+    let (address, port) = (address.to_string(), port.to_string());
+    let deleted = program("conntrack")
+        .args(["-D", "-p", "udp", host, &address, number, &port])
+        .run();
+    match deleted {
+        Err(error) if mainstay_base::error::chain(&error).contains("0 flow entries") => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// Names of the tables of family `inet`.
 pub fn tables() -> Result<Vec<String>> {
     let text = program("nft").args(["list", "tables"]).run()?;
@@ -284,6 +309,7 @@ mod tests {
                 range: "10.213.78.0/24".to_owned(),
                 via: "10.213.77.2".to_owned(),
             };
+            forget_udp_flows(Side::SentTo, std::net::Ipv4Addr::new(192, 0, 2, 1).into(), 9)?;
             add_route(&bridge.name, &route)?;
             assert!(add_route(&bridge.name, &route).is_err());
             assert_eq!(routes(&bridge.name)?, std::slice::from_ref(&route));

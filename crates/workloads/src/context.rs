@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::kinds::{
     CertificateSigningRequest, ClusterRole, ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment,
     EndpointSlice, Endpoints, Job, Lease, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, ReplicaSet, Service, ServiceAccount, StatefulSet, StorageClass,
+    PodDisruptionBudget, ReplicaSet, ResourceQuota, Service, ServiceAccount, StatefulSet, StorageClass,
 };
 
 /// How long a controller waits to see its own writes come back; longer means the watch is broken, and then the next
@@ -92,6 +92,7 @@ pub(crate) struct Caches {
     pub claims: Tracked<PersistentVolumeClaim>,
     pub volumes: Tracked<PersistentVolume>,
     pub classes: Tracked<StorageClass>,
+    pub quotas: Tracked<ResourceQuota>,
 }
 
 impl Caches {
@@ -129,6 +130,7 @@ impl Caches {
             claims: Tracked::start(client, all(), stop),
             volumes: Tracked::start(client, all(), stop),
             classes: Tracked::start(client, all(), stop),
+            quotas: Tracked::start(client, all(), stop),
         }
     }
 }

@@ -672,3 +672,11 @@ projection! {
         pub volume_binding_mode: String,
     }
 }
+
+projection! {
+    /// Limits of a namespace.
+    pub struct ResourceQuota = "" "v1" "ResourceQuota" "resourcequotas" namespaced {
+        pub spec: Value,
+        pub status: Value,
+    }
+}

@@ -20,6 +20,7 @@ mod namespace;
 mod node;
 mod owner;
 mod pods;
+mod quota;
 mod replicaset;
 mod resources;
 mod revision;
@@ -27,6 +28,7 @@ mod route;
 mod statefulset;
 #[cfg(test)]
 mod testing;
+mod ttl;
 mod volume;
 
 use std::sync::Arc;
@@ -99,6 +101,8 @@ pub fn start(
         daemonset::start,
         statefulset::start,
         volume::start,
+        quota::start,
+        ttl::start,
     ];
     let tasks = controllers
         .into_iter()

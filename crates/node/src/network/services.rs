@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use kube::Client;
 use mainstay_base::error::chain;
 use mainstay_control::{Cache, CancellationToken, EventKind, Scope};
+use mainstay_host::network::{Side, forget_udp_flows};
 use mainstay_services::dns::Zone;
 use mainstay_services::model::{EndpointSlice, Service};
-use mainstay_services::proxy::{NodeFacts, Ruleset, compile};
+use mainstay_services::proxy::{Flow, NodeFacts, Ruleset, compile};
 use tokio::sync::{Notify, watch};
 
 use crate::config::ClusterNetwork;
@@ -136,6 +137,9 @@ impl Keeper<'_> {
             Err(_) => Err(RulesError::Ended),
         };
         self.report(done.as_ref().err());
+        if let (Ok(()), Some(held)) = (&done, &self.held) {
+            forget(wanted.stale_flows(held)).await;
+        }
         // After a refusal nothing is known of the table but that it is not the wanted one.
         self.held = done.is_ok().then_some(wanted);
         self.held.is_some()
@@ -163,6 +167,27 @@ impl Keeper<'_> {
         }
         self.failed = problem.is_some();
     }
+}
+
+/// Forgets flows that the rules no longer lead to. What cannot be forgotten ends by itself when its sender is silent for a
+/// while.
+async fn forget(flows: Vec<Flow>) {
+    if flows.is_empty() {
+        return;
+    }
+    let work = move || {
+        for flow in flows {
+            let (side, address, port) = match flow {
+                Flow::From { address, port } => (Side::AnsweredBy, address, port),
+                Flow::To { address, port } => (Side::SentTo, address, port),
+            };
+            if let Err(error) = forget_udp_flows(side, address.into(), port) {
+                tracing::warn!(%address, port, error = chain(&error), "old UDP flows were not forgotten");
+            }
+        }
+    };
+    // A panic in there has been reported already.
+    let _ = tokio::task::spawn_blocking(work).await;
 }
 
 /// Whether an address is one of the cluster's own names' server.

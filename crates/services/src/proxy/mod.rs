@@ -11,4 +11,4 @@ mod ruleset;
 mod tests;
 
 pub use compile::{NodeFacts, compile};
-pub use ruleset::{Chain, Ruleset, TABLE, Table};
+pub use ruleset::{Chain, Flow, Ruleset, TABLE, Table};

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// The table's family and name; nobody else writes it.
 pub const TABLE: &str = "ip mainstay";
@@ -38,6 +39,45 @@ pub struct Ruleset {
     pub chains: BTreeMap<String, Chain>,
 }
 
+/// UDP flows to be forgotten, for the kernel would send their next packets the old way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Those that this endpoint answers.
+    From {
+        /// Its address.
+        address: Ipv4Addr,
+        /// Its port.
+        port: u16,
+    },
+    /// Those to this Service's address.
+    To {
+        /// The address.
+        address: Ipv4Addr,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// The target in the name of an endpoint's chain, if it is one of a UDP port.
+fn endpoint_of(chain: &str) -> Option<(Ipv4Addr, u16)> {
+    let mut parts = chain.strip_prefix("endpoint/")?.split('/').skip(2);
+    if parts.next()? != "udp" {
+        return None;
+    }
+    let _service_port = parts.next()?;
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Address and port of a key of the map of addresses, if it is one of a UDP port.
+fn udp_address(key: &str) -> Option<(Ipv4Addr, u16)> {
+    let mut parts = key.split(" . ");
+    let address = parts.next()?.parse().ok()?;
+    if parts.next()? != "udp" {
+        return None;
+    }
+    Some((address, parts.next()?.parse().ok()?))
+}
+
 impl Ruleset {
     /// The script that makes the table whatever it was before.
     pub fn whole(&self) -> String {
@@ -68,6 +108,30 @@ impl Ruleset {
         let hook =
             |(name, chain): (&String, &Chain)| old.chains.get(name).is_some_and(|old| old.hook != chain.hook);
         header(&self.sets, &old.sets) || header(&self.maps, &old.maps) || self.chains.iter().any(hook)
+    }
+
+    /// The UDP flows that the kernel remembers and that no longer lead where these rules lead: those to endpoints that are
+    /// gone, and those to addresses that nobody served.
+    pub fn stale_flows(&self, old: &Ruleset) -> Vec<Flow> {
+        let ended = old
+            .chains
+            .keys()
+            .filter(|name| !self.chains.contains_key(*name))
+            .filter_map(|name| endpoint_of(name))
+            .map(|(address, port)| Flow::From { address, port });
+        let unserved = |rules: &Ruleset, key: &String| {
+            let map = rules.maps.get("unserved-addresses");
+            map.is_some_and(|map| map.elements.contains_key(key))
+        };
+        let begun = self
+            .maps
+            .get("addresses")
+            .into_iter()
+            .flat_map(|map| map.elements.keys())
+            .filter(|key| unserved(old, key) && !unserved(self, key))
+            .filter_map(|key| udp_address(key))
+            .map(|(address, port)| Flow::To { address, port });
+        ended.chain(begun).collect()
     }
 
     fn difference(&self, old: &Ruleset, script: &mut String) {

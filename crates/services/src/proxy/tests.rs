@@ -240,6 +240,31 @@ fn an_endpoint_that_goes_is_the_only_change() {
     assert_eq!(after.since(&after), None);
 }
 
+#[test]
+fn udp_flows_to_what_changed_are_forgotten() {
+    let udp = |name: &str, address: &str| {
+        service(name, address, json!({"ports": [{"port": 53, "protocol": "UDP"}]}))
+    };
+    let served = |name: &str, address: &str| {
+        let mut one = (*slice(name, &[(address, "n1", "rs")])).clone();
+        one.ports
+            .iter_mut()
+            .flatten()
+            .for_each(|port| port.protocol = Some("UDP".into()));
+        Arc::new(one)
+    };
+    let services = [udp("a", "10.96.0.7"), udp("b", "10.96.0.8")];
+    let before = compile(&services, &[served("a", "10.244.1.5")], &node());
+    let after = compile(
+        &services,
+        &[served("a", "10.244.1.6"), served("b", "10.244.1.7")],
+        &node(),
+    );
+    expect!["[From { address: 10.244.1.5, port: 8080 }, To { address: 10.96.0.8, port: 53 }]"]
+        .assert_eq(&format!("{:?}", after.stale_flows(&before)));
+    assert_eq!(after.stale_flows(&after), []);
+}
+
 /// Loads the scripts one after the other in a network namespace of its own and tells what stands in the end.
 fn kernel(scripts: &[String]) -> String {
     let dir = tempfile::tempdir().expect("a folder");
