@@ -145,10 +145,12 @@ impl Walk<'_> {
             if key == "metadata" && top {
                 continue;
             }
+            let completed = (key == "template" && object.name.ends_with(STATEFUL_SPEC))
+                .then(|| workloads::with_claims(entry, entries));
             if let Some(field) = types.field(object, key) {
                 self.value(
                     field.shape,
-                    entry,
+                    completed.as_ref().unwrap_or(entry),
                     &path.field(key),
                     strict && !(top && key == "status"),
                 );
@@ -174,6 +176,9 @@ impl Walk<'_> {
         }
     }
 }
+
+/// The type whose template's pods get volumes that the template does not have.
+const STATEFUL_SPEC: &str = "apps.v1.StatefulSetSpec";
 
 /// Groups whose objects are questions, not stored state: clients leave marked fields out.
 const LENIENT: [&str; 4] = [

@@ -70,6 +70,19 @@ fn workloads_are_checked() {
         "#]],
     );
     create(
+        "apps/v1",
+        "StatefulSet",
+        "db",
+        json!({"spec": {"serviceName": "db", "selector": {"matchLabels": {"a": "b"}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}}],
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i",
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "none", "mountPath": "/none"}]}]}}}}),
+        expect![[r#"
+            FieldValueNotFound spec.template.spec.containers[0].volumeMounts[1].name: Not found: "none"
+        "#]],
+    );
+    create(
         "batch/v1",
         "CronJob",
         "c",

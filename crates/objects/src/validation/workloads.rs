@@ -1,10 +1,10 @@
 //! Rules between fields of controllers of pods.
 
-use super::{Entries, Errors, metadata, text};
+use super::{Entries, Errors, list, metadata, text};
 use crate::error::FieldError;
 use crate::path::Path;
 use mainstay_semantics::selector::LabelSelector;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn object<'a>(entries: &'a Entries, key: &str) -> Option<&'a Entries> {
     entries.get(key).and_then(Value::as_object)
@@ -66,6 +66,29 @@ pub(super) fn workload(spec: &Entries, path: &Path<'_>, errors: &mut Errors) {
             &["Always"],
         ));
     }
+}
+
+/// The template as a StatefulSet's pods have it: a volume for each claim, in the place of one of the same name.
+pub(super) fn with_claims(template: &Value, spec: &Entries) -> Value {
+    let mut template = template.clone();
+    let names: Vec<&Value> = list(spec, "volumeClaimTemplates")
+        .iter()
+        .map(|claim| &claim["metadata"]["name"])
+        .filter(|name| name.is_string())
+        .collect();
+    let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) else {
+        return template;
+    };
+    if names.is_empty() {
+        return template;
+    }
+    let volumes = pod.entry("volumes").or_insert_with(|| json!([]));
+    if let Some(volumes) = volumes.as_array_mut() {
+        let held: Vec<Value> = volumes.iter().map(|volume| volume["name"].clone()).collect();
+        let missing = names.into_iter().filter(|name| !held.contains(name));
+        volumes.extend(missing.map(|name| json!({"name": name, "emptyDir": {}})));
+    }
+    template
 }
 
 pub(super) fn deployment_strategy(strategy: &Entries, path: &Path<'_>, errors: &mut Errors) {
