@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
-/// Deeper YAML is refused; JSON's own limit is 128 too.
-pub(crate) const MAX_DEPTH: usize = 128;
+/// Deeper YAML is refused; the JSON reader reads 127 levels too.
+pub(crate) const MAX_DEPTH: usize = 127;
 
 /// Whether lists and objects are nested deeper than `levels`.
 pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
@@ -335,9 +335,12 @@ mod tests {
     #[test]
     fn broken_texts_are_errors() {
         let deep = "[".repeat(5000);
-        for text in [&b"{not json"[..], b"", b"{} {}", b"\"\xff\"", deep.as_bytes()] {
+        for text in [&b"{not json"[..], b"", b"{} {}", deep.as_bytes()] {
             assert!(parse(text, &mut Vec::new()).is_err());
         }
+        // Not an error upstream either: what is no UTF-8 becomes the replacement character.
+        let lenient = parse(b"\"\xff\"", &mut Vec::new());
+        assert_eq!(lenient.ok(), Some(Value::from("\u{fffd}")));
         assert!(parse_yaml(b"a: [1\nb: 2", &mut Vec::new()).is_err());
         assert!(parse_yaml(deep.as_bytes(), &mut Vec::new()).is_err());
     }

@@ -434,12 +434,13 @@ mod tests {
     #[test]
     fn a_coming_repair_is_told_with_its_time() {
         expect_test::expect![[r#"
+            told:
              ✓ host/h1
              ✓ computenode/c1
              ✗ node/n1: KernelDeadlock is True: hung (DockerHung) since 1970-01-01T00:00:00Z
                next: unless it is well again by 1970-01-01T00:01:00Z a repair begins (policy default)
         "#]]
-        .assert_eq(&told(&world()));
+        .assert_eq(&format!("told:\n{}", told(&world())));
     }
 
     #[test]

@@ -193,6 +193,8 @@ conf_dir = "{cni}"
             static_pod_path: self.path("manifests").display().to_string(),
             file_check_frequency: Duration::from_millis(200),
             port: 0,
+            // The disk is this computer's: how full it is must not decide whose pods stay.
+            eviction_hard: Some([("memory.available".to_owned(), "100Mi".to_owned())].into()),
             ..Default::default()
         };
         let mut settings = Settings::new(join, kubelet, "v1.36.0+mainstay.test");
