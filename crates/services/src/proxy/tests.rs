@@ -266,6 +266,7 @@ fn udp_flows_to_what_changed_are_forgotten() {
 }
 
 /// Loads the scripts one after the other in a network namespace of its own and tells what stands in the end.
+#[allow(clippy::disallowed_methods)] // the test asks the real kernel, in a namespace of its own
 fn kernel(scripts: &[String]) -> String {
     let dir = tempfile::tempdir().expect("a folder");
     let mut commands = Vec::new();
