@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use ring::digest::{SHA256, digest};
 
@@ -172,28 +172,34 @@ pub async fn follow_folder(manager: Arc<Manager>) {
     }
 }
 
-/// Makes the API server show each static pod, and no others.
+/// Makes the API server show each static pod, and no others. A node may list its own pods, but not ask for one that is
+/// not there.
 async fn show_copies(client: &kube::Client, node: &str, pods: &[Pod], queue: &StatusQueue) {
+    let api: Api<Pod> = Api::all(client.clone());
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let mut copies = match api.list(&params).await {
+        Ok(listed) => listed.items,
+        Err(error) => {
+            let error = mainstay_base::error::chain(&error);
+            tracing::debug!(error, "could not list the API server's copies of static pods");
+            return;
+        }
+    };
+    copies.retain(podspec::is_mirror);
+    let key = |p: &Pod| (podspec::namespace(p).to_owned(), podspec::name(p).to_owned());
+    let mirror_of = |p: &Pod| podspec::annotation(p, CONFIG_MIRROR).map(str::to_owned);
     for pod in pods {
-        let api: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(pod));
         let wanted = mirror(pod);
-        let existing = match api.get_opt(podspec::name(pod)).await {
-            Ok(existing) => existing,
-            Err(_) => return,
-        };
-        let same = existing.as_ref().is_some_and(|e| {
-            podspec::annotation(e, CONFIG_MIRROR) == podspec::annotation(&wanted, CONFIG_MIRROR)
-        });
-        if same {
+        let existing = copies.iter().find(|copy| key(copy) == key(pod));
+        if existing.is_some_and(|copy| mirror_of(copy) == mirror_of(&wanted)) {
             queue.is_shown(podspec::uid(pod));
             continue;
         }
-        if existing.is_some() {
-            let _ = api
-                .delete(podspec::name(pod), &DeleteParams::default().grace_period(0))
-                .await;
+        if let Some(outdated) = existing {
+            remove_copy(client, outdated).await;
         }
-        match api.create(&PostParams::default(), &wanted).await {
+        let own: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(pod));
+        match own.create(&PostParams::default(), &wanted).await {
             Ok(_) => queue.is_shown(podspec::uid(pod)),
             Err(error) => tracing::warn!(
                 error = mainstay_base::error::chain(&error),
@@ -201,25 +207,20 @@ async fn show_copies(client: &kube::Client, node: &str, pods: &[Pod], queue: &St
             ),
         }
     }
-    remove_stale_copies(client, node, pods).await;
+    for copy in copies
+        .iter()
+        .filter(|copy| !pods.iter().any(|p| key(p) == key(copy)))
+    {
+        remove_copy(client, copy).await;
+    }
 }
 
-async fn remove_stale_copies(client: &kube::Client, node: &str, pods: &[Pod]) {
-    let api: Api<Pod> = Api::all(client.clone());
-    let params = kube::api::ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let Ok(listed) = api.list(&params).await else {
-        return;
-    };
-    for copy in listed.items.iter().filter(|p| podspec::is_mirror(p)) {
-        let wanted = pods.iter().any(|p| {
-            podspec::name(p) == podspec::name(copy) && podspec::namespace(p) == podspec::namespace(copy)
-        });
-        if !wanted {
-            let own: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(copy));
-            let _ = own
-                .delete(podspec::name(copy), &DeleteParams::default().grace_period(0))
-                .await;
-        }
+async fn remove_copy(client: &kube::Client, copy: &Pod) {
+    let own: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(copy));
+    let params = DeleteParams::default().grace_period(0);
+    if let Err(error) = own.delete(podspec::name(copy), &params).await {
+        let error = mainstay_base::error::chain(&error);
+        tracing::debug!(error, "could not remove the copy of a static pod");
     }
 }
 
