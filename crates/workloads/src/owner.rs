@@ -1,9 +1,11 @@
 //! Ownership: who controls an object, which objects a controller claims, and what it writes to claim or release them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use mainstay_control::{Change, ObjectKey, Projection};
+use mainstay_control::{Change, ObjectKey, Projection, Requeue};
 use mainstay_semantics::selector::Selector;
 use serde_json::{Value, json};
 
@@ -125,4 +127,16 @@ pub(crate) fn scaled(value: &Value, total: i32, round_up: bool) -> Option<i32> {
     let hundredths = percent * i64::from(total);
     let rounded = if round_up { hundredths + 99 } else { hundredths };
     i32::try_from(rounded.div_euclid(100)).ok()
+}
+
+/// Look again when the next ready pod has been ready for `min_ready_seconds` and thereby becomes available.
+pub(crate) fn next_available(pods: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Requeue {
+    let wait = i64::from(min_ready_seconds);
+    let left = |pod: &Arc<Pod>| {
+        Some(ready_since(pod)?.as_second() + wait - now.as_second()).filter(|left| *left > 0)
+    };
+    match pods.iter().filter_map(left).min() {
+        Some(seconds) => Requeue::After(Duration::from_secs(seconds.unsigned_abs())),
+        None => Requeue::Never,
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::template::tolerations;
 use crate::kinds::{DaemonSet, DaemonSetStatus, Node, Pod};
-use crate::owner::{is_available, oldest_first, ready_since, scaled};
+use crate::owner::{is_available, next_available, oldest_first, ready_since, scaled};
 use crate::pods::BURST;
 use crate::revision::HASH_LABEL;
 
@@ -144,7 +144,7 @@ pub(super) fn plan(seen: &Seen<'_>, now: Timestamp) -> Plan {
     }
     plan.create.truncate(BURST);
     plan.status = status(seen, &by_node, now);
-    let next = again(seen, now);
+    let next = next_available(seen.pods, seen.set.spec.min_ready_seconds, now);
     plan.again = earlier(plan.again, next);
     plan
 }
@@ -319,18 +319,6 @@ fn status(seen: &Seen<'_>, by_node: &BTreeMap<String, OnNode>, now: Timestamp) -
     }
     status.number_unavailable = status.desired_number_scheduled - status.number_available;
     status
-}
-
-/// Look again when the next ready pod becomes available.
-fn again(seen: &Seen<'_>, now: Timestamp) -> Requeue {
-    let wait = i64::from(seen.set.spec.min_ready_seconds);
-    let left = |pod: &Arc<Pod>| {
-        Some(ready_since(pod)?.as_second() + wait - now.as_second()).filter(|left| *left > 0)
-    };
-    match seen.pods.iter().filter_map(left).min() {
-        Some(seconds) => Requeue::After(Duration::from_secs(seconds.unsigned_abs())),
-        None => Requeue::Never,
-    }
 }
 
 #[cfg(test)]

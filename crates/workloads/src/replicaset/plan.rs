@@ -3,13 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_control::{Error, Requeue};
 
 use crate::kinds::{Condition, Pod, ReplicaSet, ReplicaSetStatus};
-use crate::owner::{controller_of, is_active, is_available, ready_since};
+use crate::owner::{controller_of, is_active, is_available, next_available, ready_since};
 use crate::pods::{BURST, set_condition};
 
 /// What the decision is made from.
@@ -81,19 +80,7 @@ pub(crate) fn plan(seen: &Seen, now: Timestamp) -> Plan {
     Plan {
         step,
         status: status(seen, &active, now),
-        again: again(set, &active, now),
-    }
-}
-
-/// Look again when the next ready pod becomes available.
-fn again(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Requeue {
-    let wait = i64::from(set.spec.min_ready_seconds);
-    let left = |pod: &Arc<Pod>| {
-        Some(ready_since(pod)?.as_second() + wait - now.as_second()).filter(|left| *left > 0)
-    };
-    match active.iter().filter_map(left).min() {
-        Some(seconds) => Requeue::After(Duration::from_secs(seconds.unsigned_abs())),
-        None => Requeue::Never,
+        again: next_available(&active, set.spec.min_ready_seconds, now),
     }
 }
 

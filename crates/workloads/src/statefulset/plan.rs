@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_control::Requeue;
 
 use super::template::ordinal;
 use crate::kinds::{Pod, StatefulSet, StatefulSetStatus};
-use crate::owner::{is_available, is_ended, ready_since};
+use crate::owner::{is_available, is_ended, next_available, ready_since};
 use crate::revision::HASH_LABEL;
 
 /// What the decision is made from.
@@ -89,7 +88,7 @@ pub(super) fn plan(seen: &Seen<'_>, now: Timestamp) -> Plan {
     Plan {
         steps,
         status: status(seen, &pods),
-        again: again(seen, now),
+        again: next_available(seen.pods, seen.set.spec.min_ready_seconds, now),
     }
 }
 
@@ -187,18 +186,6 @@ fn status(seen: &Seen<'_>, pods: &Pods<'_>) -> StatefulSetStatus {
         status.current_replicas = status.updated_replicas;
     }
     status
-}
-
-/// Look again when the next ready pod becomes available.
-fn again(seen: &Seen<'_>, now: Timestamp) -> Requeue {
-    let wait = i64::from(seen.set.spec.min_ready_seconds);
-    let left = |pod: &Arc<Pod>| {
-        Some(ready_since(pod)?.as_second() + wait - now.as_second()).filter(|left| *left > 0)
-    };
-    match seen.pods.iter().filter_map(left).min() {
-        Some(seconds) => Requeue::After(Duration::from_secs(seconds.unsigned_abs())),
-        None => Requeue::Never,
-    }
 }
 
 #[cfg(test)]
