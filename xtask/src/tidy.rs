@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["api", "capi"],
     &["control"],
     &["provider", "os"],
+    &["access"],
     &["services", "node", "detect", "apiserver"],
     &["workloads", "scheduler", "tenancy", "autoscaler", "dashboard"],
     &["controlplane"],

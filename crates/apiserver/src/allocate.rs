@@ -3,17 +3,17 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
 
 use mainstay_store::{Condition, Key, Op};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::hooks::{Operation, Review, World as _};
 use crate::registry::commit::{Goal, canonical};
 use crate::registry::meta_text;
 use crate::resources::Resource;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::hooks::{Operation, Review, World as _};
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 const SERVICES: &str = "core/services";
 const ADDRESSES: &str = "networking.k8s.io/ipaddresses";
@@ -133,7 +133,7 @@ impl Allocator {
     fn free_address(&self, server: &Server) -> ApiResult<Ipv4Addr> {
         let reserved = (self.size / 16).clamp(0, 256).max(self.size.min(10));
         let span = self.size.saturating_sub(reserved + 1);
-        let mut next = self.next.lock().expect("no holder panics");
+        let mut next = self.next.lock();
         for _ in 0..span {
             *next = (*next + 1) % span;
             let address = Ipv4Addr::from(self.first + reserved + *next);

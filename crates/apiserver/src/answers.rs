@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
 use serde_json::Value;
 
-use crate::authn::service_account::{Issuing, Keys, issue};
-use crate::authn::{Authenticators, review as authn_review};
-use crate::authz::{Authorizer, may_have_token, node_name, review as authz_review};
-use crate::hooks::{Answer, Ask};
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::authn::service_account::{Issuing, Keys, issue};
+use mainstay_access::authn::{Authenticators, review as authn_review};
+use mainstay_access::authz::{Authorizer, may_have_token, node_name, review as authz_review};
+use mainstay_access::hooks::{Answer, Ask};
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// The built-in answers.
 pub struct Answers {

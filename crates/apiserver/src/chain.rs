@@ -11,17 +11,17 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use crate::authn::impersonation;
 use crate::body::Body;
 use crate::flow::Seats;
-use crate::hooks::{Attributes, AuditStage, Audited, Authorize, Decision, Peer, Visible};
-use crate::info::RequestInfo;
-use crate::query::Query;
 use crate::respond;
 use crate::serve::{self, Call};
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult, qualified};
-use crate::user::UserInfo;
+use mainstay_access::authn::impersonation;
+use mainstay_access::hooks::{Attributes, AuditStage, Audited, Authorize, Decision, Peer, Visible};
+use mainstay_access::info::RequestInfo;
+use mainstay_access::query::Query;
+use mainstay_access::status::{ApiError, ApiResult, qualified};
+use mainstay_access::user::UserInfo;
 
 /// The largest body: upstream's limit.
 const BODY_LIMIT: usize = 3 << 20;
@@ -196,7 +196,7 @@ async fn authorize(
         Decision::Deny(why) | Decision::NoOpinion(why) => why,
     };
     if matches!(info.verb.as_str(), "list" | "watch") {
-        let world: Arc<dyn crate::hooks::World> = server.caches().clone();
+        let world: Arc<dyn mainstay_access::hooks::World> = server.caches().clone();
         let filter = server
             .hooks
             .list_filter

@@ -7,8 +7,8 @@ mod secrets;
 
 use serde_json::Value;
 
-use crate::object::Object;
 use crate::resources::{Resource, api_version};
+use mainstay_access::object::Object;
 
 /// Appends a stored object in the version that `resource` serves.
 pub fn write_served(resource: &Resource, object: &Object, out: &mut Vec<u8>) {

@@ -9,17 +9,17 @@ use mainstay_objects::crd::CustomKind;
 use serde_json::{Value, json};
 
 use crate::cache::{Scope, Subscription};
-use crate::hooks::World as _;
-use crate::object::Object;
-use crate::query::Query;
 use crate::registry::update::{self, Made};
 use crate::registry::{Write, delete as registry_delete, finalizers, meta_text, metadata, set_finalizers};
 use crate::resources::{Catalog, Gvk, Resource, SelectableField, Subresource};
 use crate::schema::CustomType;
 use crate::serve::options::{DeleteOptions, WriteOptions};
 use crate::server::Server;
-use crate::status::ApiResult;
-use crate::user::UserInfo;
+use mainstay_access::hooks::World as _;
+use mainstay_access::object::Object;
+use mainstay_access::query::Query;
+use mainstay_access::status::ApiResult;
+use mainstay_access::user::UserInfo;
 
 /// Where definitions are stored.
 pub const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
@@ -265,7 +265,7 @@ impl Definitions {
 }
 
 fn own_user() -> UserInfo {
-    UserInfo::new("system:apiserver", [crate::user::GROUP_MASTERS])
+    UserInfo::new("system:apiserver", [mainstay_access::user::GROUP_MASTERS])
 }
 
 fn frame<'a>(

@@ -4,17 +4,18 @@
 //! back: 429 with Retry-After.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::info::RequestInfo;
-use crate::query::Query;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
-use crate::user::{GROUP_MASTERS, USER_ANONYMOUS, UserInfo};
+use mainstay_access::info::RequestInfo;
+use mainstay_access::query::Query;
+use mainstay_access::status::{ApiError, ApiResult};
+use mainstay_access::user::{GROUP_MASTERS, USER_ANONYMOUS, UserInfo};
 
 /// Seats of each lane unless told otherwise: what upstream lets in.
 pub const SEATS: u32 = 400;
@@ -120,7 +121,7 @@ impl Lanes {
     }
 
     fn share_of(&self, user: &str) -> Arc<Share> {
-        let mut users = self.users.lock().expect("no holder panics");
+        let mut users = self.users.lock();
         if let Some(share) = users.get(user) {
             return share.clone();
         }

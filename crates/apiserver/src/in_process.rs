@@ -13,7 +13,7 @@ use http::{Request, Response};
 use crate::body::Body;
 use crate::chain::{self, BoxError};
 use crate::server::Server;
-use crate::user::UserInfo;
+use mainstay_access::user::UserInfo;
 
 /// A tower service that makes every request as one user.
 #[derive(Clone)]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::info::RequestInfo;
+use mainstay_access::info::RequestInfo;
+use parking_lot::Mutex;
 
 /// Upper bounds of the latency histogram, in seconds.
 const BOUNDS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0, 10.0];
@@ -68,7 +68,7 @@ impl Metrics {
             resource: info.resource.clone(),
             subresource: info.subresource.clone(),
         };
-        let mut all = self.series.lock().expect("no holder panics");
+        let mut all = self.series.lock();
         if all.len() >= SERIES && !all.contains_key(&labels) {
             labels = Labels::other();
         }
@@ -108,7 +108,7 @@ impl Metrics {
     }
 
     fn print_requests(&self, out: &mut String) {
-        let all = self.series.lock().expect("no holder panics");
+        let all = self.series.lock();
         let _ = writeln!(out, "# TYPE apiserver_request_total counter");
         for (labels, series) in all.iter() {
             for (code, count) in &series.codes {

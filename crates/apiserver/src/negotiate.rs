@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// The concrete syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

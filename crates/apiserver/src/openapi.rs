@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 use crate::body::Body;
 use crate::custom::DEFINITIONS;
 use crate::descriptions::Descriptions;
-use crate::hooks::World as _;
 use crate::negotiate::Format;
 use crate::resources::{Catalog, Group, Resource, Version, verb_names};
 use crate::respond;
 use crate::serve::Call;
 use crate::server::{GIT_VERSION, Server};
-use crate::sha256::sha256;
+use mainstay_access::hooks::World as _;
+use mainstay_access::sha256::sha256;
 
 /// Answers a path below `/openapi`.
 pub fn serve(server: &Server, call: &Call, rest: &[&str]) -> Response<Body> {

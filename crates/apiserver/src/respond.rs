@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::body::{Body, Chunks};
 use crate::convert;
 use crate::negotiate::{Format, Shape, Syntax};
-use crate::object::Object;
 use crate::resources::Resource;
 use crate::shape::{partial, tables};
-use crate::status::ApiError;
+use mainstay_access::object::Object;
+use mainstay_access::status::ApiError;
 
 /// Bodies below this are not compressed.
 const GZIP_FROM: usize = 128 << 10;

@@ -18,7 +18,7 @@ use crate::negotiate::{Content, unsupported};
 use crate::proto::{self, ProtoError};
 use crate::resources::{Gvk, Resource};
 use crate::serve::options::FieldValidation;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 /// One version of a compiled CustomResourceDefinition.
 #[derive(Debug, Clone)]

@@ -1,17 +1,18 @@
 //! The server as a value: caches, catalog, hooks, clock. What every handler gets.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use mainstay_base::clock::SharedClock;
 use mainstay_store::Store;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::allocate::Allocator;
 use crate::cache::Caches;
-use crate::hooks::{Hooks, World};
 use crate::proxy::NodeClient;
 use crate::resources::Catalog;
+use mainstay_access::hooks::{Hooks, World};
 
 /// The version that `/version` tells and that clients check: no pre-release suffix, helm's constraints refuse it.
 pub const GIT_VERSION: &str = concat!("v1.36.3+mainstay.", env!("CARGO_PKG_VERSION"));
@@ -95,12 +96,12 @@ impl Server {
 
     /// What is served now.
     pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().expect("no holder panics").clone()
+        self.catalog.read().clone()
     }
 
     /// Serves another catalog from now on.
     pub(crate) fn set_catalog(&self, catalog: Catalog) {
-        *self.catalog.write().expect("no holder panics") = Arc::new(catalog);
+        *self.catalog.write() = Arc::new(catalog);
     }
 
     /// The address of the `kubernetes` Service.
@@ -110,12 +111,12 @@ impl Server {
 
     /// A random number below `bound`.
     pub(crate) fn random_below(&self, bound: u64) -> u64 {
-        self.rng.lock().expect("no holder panics").u64(..bound)
+        self.rng.lock().u64(..bound)
     }
 
     /// A suffix for a generated name.
     pub(crate) fn suffix(&self) -> String {
-        mainstay_base::ids::suffix(&mut self.rng.lock().expect("no holder panics"), 5)
+        mainstay_base::ids::suffix(&mut self.rng.lock(), 5)
     }
 
     /// Resolves when the server drains.

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::cache::Caches;
-use crate::hooks::{Hooks, World};
 use crate::in_process::InProcess;
 use crate::registry::commit::canonical;
 use crate::server::{Config, Server};
-use crate::user::UserInfo;
+use mainstay_access::hooks::{Hooks, World};
+use mainstay_access::user::UserInfo;
 
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];

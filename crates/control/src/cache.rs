@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -143,7 +144,7 @@ impl<P: Projection> Cache<P> {
 
     fn replace(&self, fresh: HashMap<ObjectKey, P>) {
         let gone: Vec<ObjectKey> = {
-            let objects = self.inner.objects.read().expect("no holder panics");
+            let objects = self.inner.objects.read();
             objects
                 .keys()
                 .filter(|key| !fresh.contains_key(*key))
@@ -159,12 +160,7 @@ impl<P: Projection> Cache<P> {
         let key = ObjectKey::of(&object);
         let version = object.meta().resource_version.clone();
         let new = Arc::new(object);
-        let old = self
-            .inner
-            .objects
-            .write()
-            .expect("no holder panics")
-            .insert(key.clone(), new.clone());
+        let old = self.inner.objects.write().insert(key.clone(), new.clone());
         let same = version.is_some()
             && old
                 .as_ref()
@@ -180,7 +176,7 @@ impl<P: Projection> Cache<P> {
 
     /// Removes one object and tells the listeners.
     pub fn remove(&self, key: &ObjectKey) {
-        let old = self.inner.objects.write().expect("no holder panics").remove(key);
+        let old = self.inner.objects.write().remove(key);
         if old.is_some() {
             self.tell(&Change {
                 key: key.clone(),
@@ -191,7 +187,7 @@ impl<P: Projection> Cache<P> {
     }
 
     fn tell(&self, change: &Change<P>) {
-        for listener in self.inner.listeners.lock().expect("no holder panics").iter() {
+        for listener in self.inner.listeners.lock().iter() {
             listener(change);
         }
     }
@@ -199,7 +195,7 @@ impl<P: Projection> Cache<P> {
     /// Calls `listener` for every object that is there now and then for every change, on the watch's task:
     /// it must not block.
     pub fn listen(&self, listener: impl Fn(&Change<P>) + Send + Sync + 'static) {
-        let mut listeners = self.inner.listeners.lock().expect("no holder panics");
+        let mut listeners = self.inner.listeners.lock();
         for object in self.list() {
             listener(&Change {
                 key: ObjectKey::of(&*object),
@@ -231,28 +227,17 @@ impl<P: Projection> Cache<P> {
 
     /// Reads one object.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<P>> {
-        self.inner
-            .objects
-            .read()
-            .expect("no holder panics")
-            .get(key)
-            .cloned()
+        self.inner.objects.read().get(key).cloned()
     }
 
     /// Reads all objects, in no order.
     pub fn list(&self) -> Vec<Arc<P>> {
-        self.inner
-            .objects
-            .read()
-            .expect("no holder panics")
-            .values()
-            .cloned()
-            .collect()
+        self.inner.objects.read().values().cloned().collect()
     }
 
     /// Reads the objects that `keep` selects, in no order.
     pub fn select(&self, keep: impl Fn(&P) -> bool) -> Vec<Arc<P>> {
-        let objects = self.inner.objects.read().expect("no holder panics");
+        let objects = self.inner.objects.read();
         objects.values().filter(|object| keep(object)).cloned().collect()
     }
 }
@@ -282,7 +267,7 @@ mod tests {
                     .and_then(|o| o.metadata.resource_version.clone())
                     .unwrap_or("-".into())
             };
-            log.lock().unwrap().push(format!(
+            log.lock().push(format!(
                 "{} {}>{}",
                 change.key,
                 side(&change.old),
@@ -292,9 +277,6 @@ mod tests {
         cache.put(config_map("a", "1"));
         cache.put(config_map("a", "2"));
         cache.replace(HashMap::new());
-        assert_eq!(
-            *heard.lock().unwrap(),
-            ["default/a ->1", "default/a 1>2", "default/a 2>-"]
-        );
+        assert_eq!(*heard.lock(), ["default/a ->1", "default/a 1>2", "default/a 2>-"]);
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mainstay_base::error::{Class, Classify, chain};
 use mainstay_base::retry::Backoff;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -128,14 +129,7 @@ impl Runner {
         E: Classify + std::error::Error + Send + 'static,
     {
         while let Some(key) = self.queue.next().await {
-            let attempt = self
-                .failures
-                .lock()
-                .expect("no holder panics")
-                .get(&key)
-                .copied()
-                .unwrap_or(0)
-                + 1;
+            let attempt = self.failures.lock().get(&key).copied().unwrap_or(0) + 1;
             let span = tracing::info_span!(
                 "reconcile",
                 controller = self.name,
@@ -157,7 +151,7 @@ impl Runner {
     }
 
     fn succeeded(&self, key: &ObjectKey, requeue: Requeue) -> Option<Duration> {
-        self.failures.lock().expect("no holder panics").remove(key);
+        self.failures.lock().remove(key);
         match requeue {
             Requeue::Never => None,
             Requeue::After(delay) => Some(delay),
@@ -165,7 +159,7 @@ impl Runner {
     }
 
     fn failed(&self, key: &ObjectKey, class: Class, problem: &str) -> Option<Duration> {
-        let mut failures = self.failures.lock().expect("no holder panics");
+        let mut failures = self.failures.lock();
         let count = failures.entry(key.clone()).or_default();
         *count += 1;
         let delay = Backoff::CONTROLLER.delay(*count, &mut fastrand::Rng::new());

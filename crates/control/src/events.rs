@@ -1,13 +1,13 @@
 //! Records core/v1 Events: repeated ones raise the count of the first instead of making a new object.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use mainstay_base::clock::{SharedClock, rfc3339_seconds};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -144,12 +144,7 @@ impl Writer {
             .unwrap_or("default".into());
         let api: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(self.client.clone(), &namespace);
         let (identity, now) = (event.identity(), self.clock.monotonic());
-        let known = self
-            .recent
-            .lock()
-            .expect("no holder panics")
-            .get(&identity)
-            .cloned();
+        let known = self.recent.lock().get(&identity).cloned();
         if let Some(known) = known.filter(|known| now.saturating_sub(known.last) < SAME_FOR) {
             let count = known.count + 1;
             let patch = json!({"count": count, "lastTimestamp": rfc3339_seconds(self.clock.now())});
@@ -185,7 +180,7 @@ impl Writer {
     }
 
     fn remember(&self, identity: String, known: Known) {
-        let mut recent = self.recent.lock().expect("no holder panics");
+        let mut recent = self.recent.lock();
         if recent.len() >= REMEMBERED_LIMIT {
             let horizon = known.last.saturating_sub(SAME_FOR);
             recent.retain(|_, entry| entry.last > horizon);

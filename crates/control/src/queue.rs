@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -89,8 +89,8 @@ impl<K: Clone + Eq + Hash> State<K> {
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State<K>> {
-        self.state.lock().expect("no holder panics")
+    fn lock(&self) -> parking_lot::MutexGuard<'_, State<K>> {
+        self.state.lock()
     }
 
     /// Adds a key to be worked on now; a key that is being worked on comes again afterwards.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_apiserver::hooks::{Admit, Audit, Charge, ListFilter};
+use mainstay_access::hooks::{Admit, Audit, Charge, ListFilter};
 use mainstay_store::Engine;
 
 /// The configuration of one control plane.
@@ -64,7 +64,7 @@ impl Config {
             service_cidr: "10.96.0.0/12".into(),
             token_auth: None,
             token_webhook: None,
-            token_webhook_ttl: mainstay_apiserver::authn::webhook::REMEMBER,
+            token_webhook_ttl: mainstay_access::authn::webhook::REMEMBER,
             seats: mainstay_apiserver::flow::SEATS,
             admit: Vec::new(),
             disabled_admission: Vec::new(),

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mainstay_apiserver::audit::PolicyError;
-use mainstay_apiserver::authn::service_account::{KeyError, Keys};
-use mainstay_apiserver::authn::token_file::{Malformed, TokenFile};
-use mainstay_apiserver::authn::webhook::TokenWebhook;
+use mainstay_access::UserInfo;
+use mainstay_access::audit::PolicyError;
+use mainstay_access::authn::service_account::{KeyError, Keys};
+use mainstay_access::authn::token_file::{Malformed, TokenFile};
+use mainstay_access::authn::webhook::TokenWebhook;
 use mainstay_apiserver::net::{Serving, TlsError, server_config};
-use mainstay_apiserver::{ApiServer, InProcess, UserInfo};
+use mainstay_apiserver::{ApiServer, InProcess};
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::{Class, Classify};
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use mainstay_apiserver::admission::{Chain, Options, Quotas};
+use mainstay_access::admission::{Chain, Options, Quotas};
+use mainstay_access::authn::Authenticators;
+use mainstay_access::authn::bootstrap_token::BootstrapTokens;
+use mainstay_access::authn::service_account::{Keys, ServiceAccountTokens};
+use mainstay_access::authn::token_file::TokenFile;
+use mainstay_access::authn::webhook::TokenWebhook;
+use mainstay_access::authz::Authorizer;
+use mainstay_access::hooks::{Hooks, World};
 use mainstay_apiserver::answers::Answers;
-use mainstay_apiserver::authn::Authenticators;
-use mainstay_apiserver::authn::bootstrap_token::BootstrapTokens;
-use mainstay_apiserver::authn::service_account::{Keys, ServiceAccountTokens};
-use mainstay_apiserver::authn::token_file::TokenFile;
-use mainstay_apiserver::authn::webhook::TokenWebhook;
-use mainstay_apiserver::authz::Authorizer;
-use mainstay_apiserver::hooks::{Hooks, World};
 use mainstay_base::clock::SharedClock;
 use mainstay_tenancy::Tenancy;
 use serde_json::Value;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_apiserver::audit::{AuditLog, LogFile, Policy, Rotation};
-use mainstay_apiserver::hooks::Audit;
+use mainstay_access::audit::{AuditLog, LogFile, Policy, Rotation};
+use mainstay_access::hooks::Audit;
 use mainstay_base::clock::SharedClock;
 use mainstay_pki::write_private;
 use mainstay_store::{EmbeddedEngine, Engine, EtcdEngine, EtcdTls};
@@ -75,7 +75,7 @@ impl ServerArgs {
             listen,
             token_auth_file: None,
             token_webhook: None,
-            token_webhook_ttl: mainstay_apiserver::authn::webhook::REMEMBER,
+            token_webhook_ttl: mainstay_access::authn::webhook::REMEMBER,
             disable_admission_plugins: Vec::new(),
             audit: None,
             max_requests_inflight: mainstay_apiserver::flow::SEATS,

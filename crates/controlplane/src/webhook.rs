@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mainstay_apiserver::outbound::{Endpoint, Identity, OutboundError};
+use mainstay_access::outbound::{Endpoint, Identity, OutboundError};
 use serde::Deserialize;
 
 /// Why a webhook's kubeconfig is refused.

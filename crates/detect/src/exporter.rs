@@ -1,7 +1,6 @@
 //! Writes what was found to the Node object and as Events, with the node's own identity.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
@@ -9,6 +8,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use mainstay_base::clock::{SharedClock, rfc3339_seconds};
 use mainstay_control::{CancellationToken, EventKind, Recorder};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -62,7 +62,7 @@ impl Exporter {
             self.recorder(&status.source)
                 .record(self.about(), kind, &event.reason, event.message.clone());
         }
-        let mut conditions = self.conditions.lock().expect("no holder panics");
+        let mut conditions = self.conditions.lock();
         let before = conditions.clone();
         conditions.extend(
             status
@@ -77,16 +77,11 @@ impl Exporter {
 
     /// The conditions of all sources as they are now.
     pub fn conditions(&self) -> Vec<Condition> {
-        self.conditions
-            .lock()
-            .expect("no holder panics")
-            .values()
-            .cloned()
-            .collect()
+        self.conditions.lock().values().cloned().collect()
     }
 
     fn recorder(&self, source: &str) -> Recorder {
-        let mut recorders = self.recorders.lock().expect("no holder panics");
+        let mut recorders = self.recorders.lock();
         let make = || Recorder::start(self.client.clone(), source, Some(&self.node), self.clock.clone());
         recorders.entry(source.into()).or_insert_with(make).clone()
     }

@@ -1,13 +1,14 @@
 //! Runs the configured monitors: reads their sources and passes what the rules find to the exporter.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use mainstay_base::clock::SharedClock;
 use mainstay_control::CancellationToken;
+use parking_lot::Mutex;
 use regex::Regex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -284,7 +285,7 @@ async fn run_plugins(
 ) {
     let conditions = Arc::new(Mutex::new(healthy(&config.conditions, clock.now())));
     if !config.settings.skip_initial_status {
-        let known = conditions.lock().expect("no holder panics").clone();
+        let known = conditions.lock().clone();
         exporter.take(Status {
             source: config.source.clone(),
             events: Vec::new(),
@@ -352,7 +353,7 @@ impl PluginRule {
             stdout: ending.stdout,
         };
         let status = {
-            let mut conditions = self.conditions.lock().expect("no holder panics");
+            let mut conditions = self.conditions.lock();
             judge(
                 &self.config,
                 &self.rule,

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mainstay_access::hooks::{Admit, Operation, Review, World};
+use mainstay_access::{ApiError, ApiResult, Cause};
 use mainstay_api::{API_VERSION, GROUP};
-use mainstay_apiserver::hooks::{Admit, Operation, Review, World};
-use mainstay_apiserver::{ApiError, ApiResult, Cause};
 use serde_json::Value;
 
 use crate::validate::FieldError;

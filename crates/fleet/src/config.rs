@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use mainstay_base::clock::SharedClock;
 use mainstay_control::{CancellationToken, ObjectKey};
 use mainstay_machines::{ClusterAccess, context::AccessTable};
 use mainstay_provider::Provider;
+use parking_lot::Mutex;
 
 use crate::probe::Prober;
 

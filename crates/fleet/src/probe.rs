@@ -130,7 +130,7 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
     let node = write::get(&nodes, &key.name).await?;
     let probe = node.as_ref().and_then(|node| node.spec.liveness_probe.clone());
     let (Some(node), Some(probe)) = (node, probe) else {
-        ctx.probes.lock().expect("no holder panics").remove(&key);
+        ctx.probes.lock().remove(&key);
         return Ok(Requeue::Never);
     };
     let status = node.status.clone().unwrap_or_default();
@@ -139,7 +139,7 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
         || status.task.is_some()
         || node.metadata.deletion_timestamp.is_some()
     {
-        ctx.probes.lock().expect("no holder panics").remove(&key);
+        ctx.probes.lock().remove(&key);
         return Ok(Requeue::Never);
     }
     if let Some(wait) = still_starting(&node, &probe, ctx.clock.now()) {
@@ -147,7 +147,7 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
     }
     let result = run_once(ctx, &key, &node, &probe).await;
     let verdict = {
-        let mut probes = ctx.probes.lock().expect("no holder panics");
+        let mut probes = ctx.probes.lock();
         probes
             .entry(key.clone())
             .or_default()

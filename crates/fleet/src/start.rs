@@ -10,6 +10,7 @@ use mainstay_api::{
 use mainstay_capi::{CLUSTER_NAME_LABEL, Cluster, Machine, MachineDeployment};
 use mainstay_control::{Cache, Change, Controller, ObjectKey, Projection, Scope};
 use mainstay_machines as machines;
+use parking_lot::Mutex;
 
 use crate::{Context, FleetConfig, cluster, compute, host, image, plane, pool, probe, retention};
 
@@ -133,7 +134,7 @@ pub fn start(config: FleetConfig) -> Fleet {
         prober,
         access,
         stop: shutdown,
-        probes: std::sync::Mutex::default(),
+        probes: Mutex::default(),
         choosing: tokio::sync::Mutex::default(),
     });
     let caches = Caches::start(&context);

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, RwLock},
+    sync::{Arc, OnceLock},
 };
 
 use kube::Client;
 use mainstay_base::{clock::SharedClock, ids};
 use mainstay_control::{Cache, CancellationToken, Change, ObjectKey, Scope, projection, queue::Queue};
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 
 projection! {
@@ -111,21 +112,18 @@ pub struct AccessTable {
 impl AccessTable {
     /// Sets the access of a cluster.
     pub fn insert(&self, cluster: ObjectKey, access: ClusterAccess) {
-        self.known
-            .lock()
-            .expect("no holder panics")
-            .insert(cluster, access);
+        self.known.lock().insert(cluster, access);
     }
 
     /// Takes it away.
     pub fn remove(&self, cluster: &ObjectKey) {
-        self.known.lock().expect("no holder panics").remove(cluster);
+        self.known.lock().remove(cluster);
     }
 }
 
 impl ClusterClients for AccessTable {
     fn access(&self, cluster: &ObjectKey) -> Option<ClusterAccess> {
-        self.known.lock().expect("no holder panics").get(cluster).cloned()
+        self.known.lock().get(cluster).cloned()
     }
 }
 
@@ -187,13 +185,13 @@ impl Context {
 
     /// Adds one that is told of changes of workload Nodes, with their cluster's key.
     pub fn on_node_change(&self, listener: impl Fn(&ObjectKey, &Change<NodeView>) + Send + Sync + 'static) {
-        let mut listeners = self.node_changes.write().expect("no holder panics");
+        let mut listeners = self.node_changes.write();
         listeners.push(Box::new(listener));
     }
 
     /// A random suffix for a name.
     pub fn suffix(&self) -> String {
-        ids::suffix(&mut self.rng.lock().expect("no holder panics"), 5)
+        ids::suffix(&mut self.rng.lock(), 5)
     }
 
     /// The Nodes of a cluster; the first call starts to watch them. None while the cluster does not serve.
@@ -202,7 +200,7 @@ impl Context {
             self.forget(cluster);
             return None;
         };
-        let mut watched = self.watched.lock().expect("no holder panics");
+        let mut watched = self.watched.lock();
         if let Some(known) = watched.get(cluster) {
             return Some(known.clone());
         }
@@ -210,7 +208,7 @@ impl Context {
         let nodes: Cache<NodeView> = Cache::start(&access.client, Scope::default(), stop.clone());
         let (listeners, of) = (self.node_changes.clone(), cluster.clone());
         nodes.listen(move |change| {
-            let listeners = listeners.read().expect("no holder panics");
+            let listeners = listeners.read();
             listeners.iter().for_each(|listener| listener(&of, change));
         });
         let new = Watched { nodes, stop };
@@ -220,7 +218,7 @@ impl Context {
 
     /// Stops to watch a cluster that is gone.
     pub fn forget(&self, cluster: &ObjectKey) {
-        if let Some(watched) = self.watched.lock().expect("no holder panics").remove(cluster) {
+        if let Some(watched) = self.watched.lock().remove(cluster) {
             watched.stop.cancel();
         }
     }

@@ -1,10 +1,10 @@
 //! Events of the agent: dropped until the node has joined, never waited for.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use mainstay_control::events::{EventKind, Recorder};
+use parking_lot::Mutex;
 
 /// Records events as `kubelet`.
 #[derive(Debug, Default)]
@@ -13,11 +13,11 @@ pub struct Events(Mutex<Option<Recorder>>);
 impl Events {
     /// Sets where events go from now on.
     pub fn set(&self, recorder: Recorder) {
-        *self.0.lock().expect("no holder panics") = Some(recorder);
+        *self.0.lock() = Some(recorder);
     }
 
     fn record(&self, about: ObjectReference, kind: EventKind, reason: &str, message: String) {
-        if let Some(recorder) = self.0.lock().expect("no holder panics").as_ref() {
+        if let Some(recorder) = self.0.lock().as_ref() {
             recorder.record(about, kind, reason, message);
         }
     }
@@ -31,7 +31,7 @@ impl Events {
         reason: &str,
         message: String,
     ) {
-        if let Some(recorder) = self.0.lock().expect("no holder panics").as_ref() {
+        if let Some(recorder) = self.0.lock().as_ref() {
             recorder.record_annotated(reference(pod, None), annotations, kind, reason, message);
         }
     }

@@ -3,7 +3,6 @@
 //! Answers are kept for a short while, and longer when the API server is away: pods restart without it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -13,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use kube::Api;
 use kube::api::ListParams;
 use mainstay_base::clock::SharedClock;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::api::ApiHandle;
@@ -144,7 +144,7 @@ impl Fetcher {
         F: Future<Output = Result<Option<T>, kube::Error>>,
     {
         let now = self.clock.monotonic();
-        if let Some(kept) = cache.lock().expect("no holder panics").get(&key)
+        if let Some(kept) = cache.lock().get(&key)
             && kept.value.is_some()
             && now.saturating_sub(kept.at) < FRESH
         {
@@ -156,7 +156,7 @@ impl Fetcher {
                     at: now,
                     value: value.clone(),
                 };
-                cache.lock().expect("no holder panics").insert(key, kept);
+                cache.lock().insert(key, kept);
                 value
             }
             failed => {
@@ -166,7 +166,7 @@ impl Fetcher {
                         "could not fetch an object for a pod"
                     );
                 }
-                let cache = cache.lock().expect("no holder panics");
+                let cache = cache.lock();
                 cache.get(&key).and_then(|kept| kept.value.clone())
             }
         }
@@ -219,7 +219,7 @@ impl Fetcher {
 
     async fn token(&self, client: &kube::Client, pod: &Pod, key: &TokenKey) -> Option<String> {
         let held = (podspec::uid(pod).to_owned(), key.clone());
-        if let Some(token) = self.tokens.lock().expect("no holder panics").get(&held)
+        if let Some(token) = self.tokens.lock().get(&held)
             && self.clock.now() < token.refresh_at
         {
             return Some(token.text.clone());
@@ -234,7 +234,7 @@ impl Fetcher {
                         "could not get a service account token"
                     );
                 }
-                let tokens = self.tokens.lock().expect("no holder panics");
+                let tokens = self.tokens.lock();
                 return tokens.get(&held).map(|t| t.text.clone());
             }
         };
@@ -247,7 +247,7 @@ impl Fetcher {
             text: text.clone(),
             refresh_at,
         };
-        self.tokens.lock().expect("no holder panics").insert(held, token);
+        self.tokens.lock().insert(held, token);
         Some(text)
     }
 
@@ -292,10 +292,7 @@ impl Fetcher {
 
     /// Forgets a pod's tokens.
     pub fn forget(&self, uid: &str) {
-        self.tokens
-            .lock()
-            .expect("no holder panics")
-            .retain(|(owner, _), _| owner != uid);
+        self.tokens.lock().retain(|(owner, _), _| owner != uid);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The API server's object of this node, as last seen: its labels, its taints, and what others put into its status.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
+use parking_lot::Mutex;
 
 use crate::admission::predicates::NodeView;
 use crate::amount::{self, Amounts};
@@ -30,7 +31,7 @@ impl OwnNode {
     /// Takes a version of the object, unless a newer one is held; tells whether its status or labels changed.
     pub fn set(&self, mut node: Node) -> bool {
         node.metadata.managed_fields = None;
-        let mut held = self.0.lock().expect("no holder panics");
+        let mut held = self.0.lock();
         if held.as_ref().is_some_and(|h| is_older(&node, h)) {
             return false;
         }
@@ -43,7 +44,7 @@ impl OwnNode {
 
     /// The object.
     pub fn get(&self) -> Option<Arc<Node>> {
-        self.0.lock().expect("no holder panics").clone()
+        self.0.lock().clone()
     }
 
     /// What decides about pods: the node's own account, and what the API server adds to it.

@@ -1,9 +1,9 @@
 //! Whether the container runtime lives and what it is, kept fresh by one short call.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use mainstay_base::clock::SharedClock;
+use parking_lot::Mutex;
 
 use crate::cri::{Cri, runtime_v1 as v1};
 
@@ -55,7 +55,7 @@ impl RuntimeHealth {
                 )),
             }
         }
-        let mut held = self.known.lock().expect("no holder panics");
+        let mut held = self.known.lock();
         if known.version.is_empty() {
             known.version = held.version.clone();
         }
@@ -64,18 +64,18 @@ impl RuntimeHealth {
 
     /// Notes that all pods were listed just now.
     pub fn listed(&self) {
-        *self.listed_at.lock().expect("no holder panics") = Some(self.clock.monotonic());
+        *self.listed_at.lock() = Some(self.clock.monotonic());
     }
 
     /// What is known, with a stalled listing as one more error.
     pub fn known(&self) -> Known {
-        let mut known = self.known.lock().expect("no holder panics").clone();
+        let mut known = self.known.lock().clone();
         if known.version.is_empty() && known.errors.is_empty() {
             known
                 .errors
                 .push("container runtime status check may not have completed yet".to_owned());
         }
-        let listed_at = *self.listed_at.lock().expect("no holder panics");
+        let listed_at = *self.listed_at.lock();
         let age = listed_at.map(|at| self.clock.monotonic().saturating_sub(at));
         if let Some(age) = age.filter(|a| *a > RELIST_LIMIT) {
             known.errors.push(format!(
@@ -112,7 +112,7 @@ mod tests {
     fn a_listing_that_stalls_is_an_error() {
         let clock = FakeClock::new();
         let health = RuntimeHealth::new(clock.clone());
-        health.known.lock().expect("mine").version = "containerd://1".into();
+        health.known.lock().version = "containerd://1".into();
         health.listed();
         assert!(health.known().errors.is_empty());
         clock.advance(Duration::from_secs(181));

@@ -1,9 +1,9 @@
 //! What probes found, by container id: written by probe tasks, read by pod workers.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::Container;
+use parking_lot::Mutex;
 
 use crate::plan::ProbeVerdict;
 
@@ -23,7 +23,7 @@ pub fn initial(container: &Container) -> ProbeVerdict {
 impl Verdicts {
     /// The verdict on a running container.
     pub fn of(&self, id: &str, container: &Container) -> ProbeVerdict {
-        let known = self.0.lock().expect("no holder panics").get(id).copied();
+        let known = self.0.lock().get(id).copied();
         let mut verdict = known.unwrap_or_else(|| initial(container));
         verdict.ready &= verdict.started;
         verdict
@@ -31,7 +31,7 @@ impl Verdicts {
 
     /// Changes a verdict; tells whether that changed anything.
     pub fn update(&self, id: &str, container: &Container, change: impl FnOnce(&mut ProbeVerdict)) -> bool {
-        let mut all = self.0.lock().expect("no holder panics");
+        let mut all = self.0.lock();
         let verdict = all.entry(id.to_owned()).or_insert_with(|| initial(container));
         let before = *verdict;
         change(verdict);
@@ -40,6 +40,6 @@ impl Verdicts {
 
     /// Forgets a container.
     pub fn forget(&self, id: &str) {
-        self.0.lock().expect("no holder panics").remove(id);
+        self.0.lock().remove(id);
     }
 }

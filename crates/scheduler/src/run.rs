@@ -1,6 +1,6 @@
 //! The scheduling loop: take a pod, decide, assume, bind in the background.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -9,6 +9,7 @@ use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::{Cache, CancellationToken, ObjectKey, Scope};
 use mainstay_placement::{Pod, Snapshot};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -100,7 +101,7 @@ impl Scheduler {
     fn listen(self: &Arc<Self>) {
         let feed = |change: Box<dyn Fn(&Scheduler, &mut World) + '_>, me: &std::sync::Weak<Self>| {
             let Some(me) = me.upgrade() else { return };
-            change(&me, &mut me.world.lock().expect("no holder panics"));
+            change(&me, &mut me.world.lock());
             me.wake.notify_one();
         };
         let me = Arc::downgrade(self);
@@ -176,7 +177,7 @@ impl Scheduler {
 
     /// Takes the next pod with the cluster as it must see it.
     fn take(&self) -> Option<(Arc<Pod>, Snapshot, bool)> {
-        let mut world = self.world.lock().expect("no holder panics");
+        let mut world = self.world.lock();
         let now = self.clock.monotonic();
         world.queue.flush(now);
         let pod = world.queue.next(now)?;
@@ -192,7 +193,7 @@ impl Scheduler {
     }
 
     async fn sleep(&self) {
-        let due = self.world.lock().expect("no holder panics").queue.next_due();
+        let due = self.world.lock().queue.next_due();
         let wait = due.map_or(LONGEST_SLEEP, |due| {
             due.saturating_sub(self.clock.monotonic())
                 .clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
@@ -332,9 +333,6 @@ impl Scheduler {
     }
 
     fn with_world<R>(&self, act: impl FnOnce(&mut World, Duration) -> R) -> R {
-        act(
-            &mut self.world.lock().expect("no holder panics"),
-            self.clock.monotonic(),
-        )
+        act(&mut self.world.lock(), self.clock.monotonic())
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
@@ -121,7 +122,7 @@ impl Space {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of a keyspace's lock panics")
+        self.state.lock()
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {

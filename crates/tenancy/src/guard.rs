@@ -3,8 +3,8 @@
 //! every path: create, update, every patch, status, finalize, delete.
 
 use async_trait::async_trait;
-use mainstay_apiserver::ApiResult;
-use mainstay_apiserver::hooks::{Admit, Operation, Review, World};
+use mainstay_access::ApiResult;
+use mainstay_access::hooks::{Admit, Operation, Review, World};
 use serde_json::{Map, Value};
 
 use crate::namespaces::Owned;

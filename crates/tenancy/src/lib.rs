@@ -17,8 +17,8 @@ mod tenants;
 
 use std::sync::Arc;
 
-use mainstay_apiserver::authz::Authorizer;
-use mainstay_apiserver::hooks::{Admit, Authorize, Charge, ListFilter};
+use mainstay_access::authz::Authorizer;
+use mainstay_access::hooks::{Admit, Authorize, Charge, ListFilter};
 use mainstay_base::clock::SharedClock;
 
 pub use namespaces::Owned;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mainstay_apiserver::authz::{Authorizer, attributes};
-use mainstay_apiserver::hooks::{
+use mainstay_access::authz::{Authorizer, attributes};
+use mainstay_access::hooks::{
     Admit, Attributes, Authorize, Decision, ListFilter, Operation, Review, Visible, World,
 };
-use mainstay_apiserver::user::UserInfo;
-use mainstay_apiserver::{ApiResult, Object};
+use mainstay_access::user::UserInfo;
+use mainstay_access::{ApiResult, Object};
 use serde_json::{Value, json};
 
 use crate::rights::{Rights, forbidden};

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mainstay_access::ApiResult;
+use mainstay_access::hooks::{Admit, Operation, Review, World};
+use mainstay_access::user::GROUP_MASTERS;
 use mainstay_api::POOL_LABEL;
-use mainstay_apiserver::ApiResult;
-use mainstay_apiserver::hooks::{Admit, Operation, Review, World};
-use mainstay_apiserver::user::GROUP_MASTERS;
 use mainstay_policy::tolerations::{Toleration, first_outside, merge};
 use serde::Deserialize as _;
 use serde_json::{Value, json};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mainstay_apiserver::ApiResult;
-use mainstay_apiserver::hooks::{Charge, Charged, Review, World};
+use mainstay_access::ApiResult;
+use mainstay_access::hooks::{Charge, Charged, Review, World};
 use mainstay_base::clock::SharedClock;
 use mainstay_policy::amounts::{Amounts, amounts, to_json};
 use mainstay_policy::quota::{Charged as Counted, charge, matches, recount, usage};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mainstay_apiserver::authz::{Authorizer, attributes};
-use mainstay_apiserver::hooks::{Decision, Review};
-use mainstay_apiserver::user::UserInfo;
+use mainstay_access::authz::{Authorizer, attributes};
+use mainstay_access::hooks::{Decision, Review};
+use mainstay_access::user::UserInfo;
 
 /// Answers questions about users' rights.
 #[derive(Clone)]
@@ -39,6 +39,6 @@ pub(crate) fn is_component(user: &UserInfo) -> bool {
 }
 
 /// 403 about the review's object.
-pub(crate) fn forbidden(review: &Review, why: impl std::fmt::Display) -> mainstay_apiserver::ApiError {
-    mainstay_apiserver::ApiError::forbidden(&review.group, &review.resource, &review.name, why)
+pub(crate) fn forbidden(review: &Review, why: impl std::fmt::Display) -> mainstay_access::ApiError {
+    mainstay_access::ApiError::forbidden(&review.group, &review.resource, &review.name, why)
 }

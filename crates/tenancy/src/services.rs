@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mainstay_apiserver::ApiResult;
-use mainstay_apiserver::hooks::{Admit, Operation, Review, World};
+use mainstay_access::ApiResult;
+use mainstay_access::hooks::{Admit, Operation, Review, World};
 use serde_json::Value;
 
 use crate::namespaces::Owned;

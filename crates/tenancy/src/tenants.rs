@@ -1,11 +1,12 @@
 //! The tenants as the rules see them: parsed once per change, looked up by name and by user.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
+use mainstay_access::hooks::World;
+use mainstay_access::user::UserInfo;
 use mainstay_api::tenant::{Owner, TenantSpec};
-use mainstay_apiserver::hooks::World;
-use mainstay_apiserver::user::UserInfo;
+use parking_lot::RwLock;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ impl Tenants {
     pub(crate) fn all(&self, world: &dyn World) -> Arc<BTreeMap<String, Tenant>> {
         let now = Some(world.generation(TENANTS));
         {
-            let known = self.known.read().expect("no holder panics");
+            let known = self.known.read();
             if known.0 == now {
                 return known.1.clone();
             }
@@ -43,7 +44,7 @@ impl Tenants {
             .filter_map(|object| parse(&object.value()))
             .collect();
         let parsed = Arc::new(parsed);
-        *self.known.write().expect("no holder panics") = (now, Arc::clone(&parsed));
+        *self.known.write() = (now, Arc::clone(&parsed));
         parsed
     }
 

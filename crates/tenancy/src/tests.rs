@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mainstay_apiserver::ApiResult;
-use mainstay_apiserver::authz::{Authorizer, attributes};
-use mainstay_apiserver::hooks::{Attributes, Decision, Operation, Review, World};
-use mainstay_apiserver::memory_world::MemoryWorld;
-use mainstay_apiserver::user::UserInfo;
+use mainstay_access::ApiResult;
+use mainstay_access::authz::{Authorizer, attributes};
+use mainstay_access::hooks::{Attributes, Decision, Operation, Review, World};
+use mainstay_access::memory_world::MemoryWorld;
+use mainstay_access::user::UserInfo;
 use mainstay_base::clock::FakeClock;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-pub use mainstay_apiserver::UserInfo;
+pub use mainstay_access::UserInfo;
 pub use mainstay_base::clock::FakeClock;
 use mainstay_base::clock::{SharedClock, SystemClock};
 use mainstay_controlplane::{Config, ControlPlane};

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::object::Object;
+use mainstay_access::object::Object;
 
 /// What a watcher is told about a change. Which one depends on its selectors: an object that starts to match is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

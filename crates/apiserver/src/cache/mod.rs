@@ -6,20 +6,21 @@ mod resource;
 mod selection;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use mainstay_store::{Entry, Error, Key, Prefix, Store, WatchItem};
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 pub use events::{Change, Event, close, open};
 pub use resource::{Page, PageRequest, ResourceCache, Scope, Subscription};
 pub use selection::{Selection, Shown};
 
-use crate::hooks::World;
-use crate::object::Object;
 use crate::resources::{SelectableField, fields};
+use mainstay_access::hooks::World;
+use mainstay_access::object::Object;
 
 /// How many entries one read of the initial load asks for.
 const LOAD_PAGE: usize = 2_000;
@@ -67,10 +68,10 @@ impl Caches {
 
     /// The cache of one resource; made on first use.
     pub fn resource(&self, name: &str) -> Arc<ResourceCache> {
-        if let Some(found) = self.resources.read().expect("no holder panics").get(name) {
+        if let Some(found) = self.resources.read().get(name) {
             return found.clone();
         }
-        let mut resources = self.resources.write().expect("no holder panics");
+        let mut resources = self.resources.write();
         if let Some(found) = resources.get(name) {
             return found.clone();
         }
@@ -114,13 +115,13 @@ impl Caches {
 
     /// Ends every watch; those that begin later are not ended.
     pub fn end_watches(&self) {
-        let resources = self.resources.read().expect("no holder panics");
+        let resources = self.resources.read();
         resources.values().for_each(|cache| cache.end_watches());
     }
 
     /// How many objects each resource has.
     pub fn counts(&self) -> Vec<(String, usize)> {
-        let resources = self.resources.read().expect("no holder panics");
+        let resources = self.resources.read();
         let mut counts: Vec<_> = resources
             .values()
             .map(|cache| (cache.name().to_string(), cache.count()))
@@ -205,13 +206,7 @@ impl Caches {
             }
         }
         let revision = at.unwrap_or_default();
-        let known: Vec<Arc<str>> = self
-            .resources
-            .read()
-            .expect("no holder panics")
-            .keys()
-            .cloned()
-            .collect();
+        let known: Vec<Arc<str>> = self.resources.read().keys().cloned().collect();
         for name in known {
             loaded.entry(name).or_default();
         }
@@ -245,13 +240,7 @@ impl Caches {
             }
         }
         self.known_from.store(from, Ordering::Release);
-        let known: Vec<_> = self
-            .resources
-            .read()
-            .expect("no holder panics")
-            .values()
-            .cloned()
-            .collect();
+        let known: Vec<_> = self.resources.read().values().cloned().collect();
         known.iter().for_each(|cache| cache.knows_from(from));
         for revision in past.iter().filter(|one| one.revision <= self.revision()) {
             for run in revision

@@ -3,16 +3,17 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 
 use mainstay_store::Entry;
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::events::Event;
 use super::selection::Selection;
-use crate::object::Object;
 use crate::resources::SelectableField;
+use mainstay_access::object::Object;
 
 /// How many bytes of superseded objects the window keeps alive.
 const WINDOW_BYTES: usize = 4 << 20;
@@ -290,19 +291,19 @@ impl ResourceCache {
             *object = Arc::new(Object::new(object.bytes().clone(), object.revision(), &fields));
         }
         inner.watchers.clear();
-        *self.fields.write().expect("no holder panics") = fields;
+        *self.fields.write() = fields;
     }
 
     fn fields(&self) -> Arc<[SelectableField]> {
-        self.fields.read().expect("no holder panics").clone()
+        self.fields.read().clone()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
-        self.inner.read().expect("no holder panics")
+    fn read(&self) -> parking_lot::RwLockReadGuard<'_, Inner> {
+        self.inner.read()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
-        self.inner.write().expect("no holder panics")
+    fn write(&self) -> parking_lot::RwLockWriteGuard<'_, Inner> {
+        self.inner.write()
     }
 }
 

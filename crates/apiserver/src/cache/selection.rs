@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use mainstay_semantics::selector::{FieldSelector, Labels, Selector};
+use mainstay_semantics::selector::{FieldSelector, Selector};
 
 use super::events::{Change, Event};
-use crate::hooks::Visible;
-use crate::object::Object;
 use crate::resources::{Resource, SelectableField, fields};
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::Visible;
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// A compiled selection.
 #[derive(Clone, Default)]
@@ -31,15 +31,6 @@ enum Which {
     Name,
     Namespace,
     Field { number: usize, unset: String },
-}
-
-impl Labels for Object {
-    fn label(&self, key: &str) -> Option<&str> {
-        match Object::label(self, key)? {
-            Cow::Borrowed(value) => Some(value),
-            Cow::Owned(_) => None,
-        }
-    }
 }
 
 impl Selection {

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::chain;
-use crate::hooks::Peer;
 use crate::server::Server;
+use mainstay_access::hooks::Peer;
 
 /// Connections beyond this wait: each costs memory before its user is known.
 const CONNECTIONS: usize = 20_000;

@@ -1,7 +1,8 @@
 //! The TLS side: which certificate is shown (replaceable while running), which client certificates are believed.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -45,14 +46,14 @@ impl Serving {
     /// As [`Serving::new`]; the old one stays then.
     pub fn replace(&self, certificate_pem: &str, key_pem: &str) -> Result<(), TlsError> {
         let read = read(certificate_pem, key_pem)?;
-        *self.0.write().expect("no holder panics") = read;
+        *self.0.write() = read;
         Ok(())
     }
 }
 
 impl ResolvesServerCert for Serving {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().expect("no holder panics").clone())
+        Some(self.0.read().clone())
     }
 }
 

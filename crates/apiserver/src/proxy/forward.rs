@@ -23,7 +23,7 @@ use crate::body::Body;
 use crate::net::TlsError;
 use crate::serve::Call;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// How long the other side may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

@@ -14,11 +14,11 @@ use http::{Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::body::Body;
-use crate::hooks::{Authorize as _, Decision, Operation, Review};
 use crate::resources::Resource;
 use crate::serve::{Call, read};
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::{Authorize as _, Decision, Operation, Review};
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// WebSocket subprotocols that container runtimes speak.
 const WEBSOCKET: [&str; 4] = [

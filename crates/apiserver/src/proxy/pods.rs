@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::target::{Target, agent};
-use crate::hooks::World as _;
 use crate::serve::Call;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::World as _;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// Query parameters that are the server\'s own, not the agent\'s.
 const OWN: [&str; 2] = ["container", "insecureSkipTLSVerifyBackend"];

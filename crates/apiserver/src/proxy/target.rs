@@ -1,10 +1,10 @@
 //! Where a proxied request goes: a node agent, a pod's port, or a pod behind a service.
 
-use crate::hooks::World as _;
-use crate::object::Object;
 use crate::serve::Call;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::World as _;
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// The port of node agents that do not tell theirs.
 const AGENT_PORT: u16 = 10_250;

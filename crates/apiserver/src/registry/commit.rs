@@ -7,9 +7,9 @@ use mainstay_store::{Class, Condition, Error, Key, Op};
 use serde_json::Value;
 
 use super::Write;
-use crate::hooks::Review;
-use crate::object::Object;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::Review;
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// Events are deleted after this long: upstream's default.
 const EVENT_TTL: Duration = Duration::from_secs(3_600);

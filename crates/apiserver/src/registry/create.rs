@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::commit::{Failure, Goal};
 use super::{Write, Written, meta_text, metadata, strategy};
 use crate::convert;
-use crate::hooks::{Operation, Review};
 use crate::schema;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::hooks::{Operation, Review};
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 /// How many generated names are tried.
 const NAME_TRIES: usize = 8;

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::commit::{Failure, Goal};
 use super::{Write, finalizers, meta_text, metadata, set_finalizers};
-use crate::hooks::Operation;
-use crate::object::Object;
 use crate::serve::options::{DeleteOptions, Propagation};
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::Operation;
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
 
 const TRIES: usize = 20;
 const ORPHAN: &str = "orphan";

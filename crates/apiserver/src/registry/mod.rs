@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::hooks::{Operation, Review};
-use crate::object::Object;
 use crate::resources::Resource;
 use crate::serve::options::WriteOptions;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
-use crate::user::UserInfo;
+use mainstay_access::hooks::{Operation, Review};
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
+use mainstay_access::user::UserInfo;
 
 /// What every write carries.
 pub struct Write<'a> {

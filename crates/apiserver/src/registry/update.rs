@@ -9,10 +9,10 @@ use super::commit::{Failure, Goal, canonical};
 use super::create::refuse_invalid;
 use super::{Write, Written, create, finalizers, meta_text, metadata, strategy};
 use crate::convert;
-use crate::hooks::{Operation, Review};
-use crate::object::Object;
 use crate::schema;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::{Operation, Review};
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// How often a change is applied anew when somebody else writes in between.
 const TRIES: usize = 20;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Gvk, Resource, Subresource, api_version, fields};
-use crate::hooks::store_resource;
+use mainstay_access::hooks::store_resource;
 
 const TABLES: [&str; 2] = [include_str!("core.txt"), include_str!("groups.txt")];
 

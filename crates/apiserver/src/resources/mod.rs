@@ -55,7 +55,7 @@ pub struct Resource {
     pub categories: Vec<String>,
     /// Its subresources.
     pub subresources: Vec<Subresource>,
-    /// The resource's name in the store, the same for all versions; see [`crate::hooks::store_resource`].
+    /// The resource's name in the store, the same for all versions; see [`mainstay_access::hooks::store_resource`].
     pub store: Arc<str>,
     /// The version of the stored bytes.
     pub storage: Gvk,

@@ -14,7 +14,7 @@ use crate::resources::{Gvk, Resource};
 use crate::respond;
 use crate::schema;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 /// Answers `POST pods/NAME/binding`.
 ///

@@ -11,8 +11,8 @@ use crate::negotiate::{self, Format};
 use crate::resources::{Catalog, Group, Resource, Subresource, Version, api_version, verb_names};
 use crate::respond;
 use crate::server::Server;
-use crate::sha256::sha256;
-use crate::status::ApiError;
+use mainstay_access::sha256::sha256;
+use mainstay_access::status::ApiError;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 

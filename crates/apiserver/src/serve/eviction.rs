@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use super::options::{DeleteOptions, WriteOptions};
 use super::{Call, read, write};
 use crate::body::Body;
-use crate::hooks::World as _;
-use crate::object::Object;
 use crate::registry::update::{self, Made};
 use crate::registry::{Write, delete as registry_delete, meta_text};
 use crate::resources::{Gvk, Resource};
 use crate::respond;
 use crate::schema;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult, Cause};
-use crate::user::UserInfo;
+use mainstay_access::hooks::World as _;
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult, Cause};
+use mainstay_access::user::UserInfo;
 
 const BUDGETS: &str = "policy/poddisruptionbudgets";
 
@@ -117,7 +117,7 @@ async fn take_one(
     let budgets = budgets.ok_or_else(ApiError::no_resource)?;
     let name = budget.name().into_owned();
     let user = UserInfo::component("system:apiserver");
-    let options = WriteOptions::parse(&crate::query::Query::default(), "UpdateOptions", false)?;
+    let options = WriteOptions::parse(&mainstay_access::query::Query::default(), "UpdateOptions", false)?;
     let write = Write {
         server,
         resource: &budgets,

@@ -17,14 +17,14 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use crate::body::Body;
-use crate::hooks::Visible;
-use crate::info::RequestInfo;
-use crate::query::Query;
 use crate::resources::Resource;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
-use crate::user::UserInfo;
 use crate::{proxy, respond};
+use mainstay_access::hooks::Visible;
+use mainstay_access::info::RequestInfo;
+use mainstay_access::query::Query;
+use mainstay_access::status::{ApiError, ApiResult};
+use mainstay_access::user::UserInfo;
 
 /// One request after authentication and authorization, with its body read.
 pub struct Call {

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::query::Query;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::query::Query;
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 /// How a list's or watch's resourceVersion is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use super::options::{Continue, ListOptions, Match, revision};
 use crate::body::Body;
 use crate::cache::{PageRequest, Selection};
 use crate::negotiate;
-use crate::object::Object;
 use crate::resources::Resource;
 use crate::respond::{self, ListMeta, Wanted};
 use crate::server::Server;
 use crate::shape::tables::Include;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 /// Reads how a request wants its answer.
 ///

@@ -16,7 +16,7 @@ use crate::resources::{Gvk, Resource};
 use crate::respond;
 use crate::schema::{self, ScalePaths};
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult, Cause};
+use mainstay_access::status::{ApiError, ApiResult, Cause};
 
 /// Answers get, PUT and PATCH of a scale.
 ///

@@ -18,12 +18,12 @@ use crate::body::Body;
 use crate::cache::{Change, Event, PageRequest, Scope, Selection, Shown, Subscription};
 use crate::convert;
 use crate::negotiate::{Format, Shape};
-use crate::object::Object;
 use crate::resources::Resource;
 use crate::respond::Wanted;
 use crate::server::Server;
 use crate::shape::{partial, tables};
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::object::Object;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// How often a quiet watch says how far it has come.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(50);

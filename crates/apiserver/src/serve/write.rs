@@ -11,7 +11,6 @@ use super::options::{DeleteOptions, WriteOptions};
 use super::read::{self, wanted};
 use crate::body::Body;
 use crate::cache::PageRequest;
-use crate::hooks::Ask;
 use crate::negotiate::{self, Content, unsupported};
 use crate::registry::update::Made;
 use crate::registry::{Write, create as registry_create, delete as registry_delete, meta_text, update};
@@ -19,7 +18,8 @@ use crate::resources::{Gvk, Resource};
 use crate::respond::{self, ListMeta, Wanted};
 use crate::schema;
 use crate::server::Server;
-use crate::status::{ApiError, ApiResult};
+use mainstay_access::hooks::Ask;
+use mainstay_access::status::{ApiError, ApiResult};
 
 /// How many deletes of a deletecollection run at once.
 const DELETE_PARALLEL: usize = 16;

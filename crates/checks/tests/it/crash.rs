@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::tools::{Running, free_port, mainstay, wait};
@@ -103,19 +104,11 @@ async fn write(api: Api<ConfigMap>, writer: usize, ledger: Ledger, mut step: u64
     loop {
         step += 1;
         let name = format!("w{writer}-{}", step % NAMES);
-        let before = ledger
-            .lock()
-            .expect("no holder panics")
-            .get(&name)
-            .cloned()
-            .unwrap_or_default();
+        let before = ledger.lock().get(&name).cloned().unwrap_or_default();
         let present = before.acknowledged.1.is_some();
         let delete = present && step.is_multiple_of(7);
         let note = |known: Known| {
-            ledger
-                .lock()
-                .expect("no holder panics")
-                .insert(name.clone(), known);
+            ledger.lock().insert(name.clone(), known);
         };
         note(Known {
             attempted: Some((!delete).then_some(step)),
@@ -165,7 +158,7 @@ async fn check(api: &Api<ConfigMap>, ledger: &Ledger, highest: &mut u64) {
         .iter()
         .map(|map| (map.metadata.name.clone().unwrap_or_default(), map))
         .collect();
-    let mut ledger = ledger.lock().expect("no holder panics");
+    let mut ledger = ledger.lock();
     let unknown: Vec<_> = present
         .keys()
         .filter(|name| !ledger.contains_key(*name))
@@ -291,7 +284,7 @@ async fn life(
 
 /// The newest revision of a living object, when the follower has not seen it yet.
 fn newest_event(ledger: &Ledger, follower: &Follower) -> Option<u64> {
-    let ledger = ledger.lock().expect("no holder panics");
+    let ledger = ledger.lock();
     let newest = ledger
         .values()
         .filter(|known| known.acknowledged.1.is_some())
@@ -346,7 +339,6 @@ fn survives(etcd: Option<&str>) {
             .expect("the watch catches up");
         let steps: BTreeMap<String, u64> = ledger
             .lock()
-            .expect("no holder panics")
             .iter()
             .filter_map(|(name, known)| Some((name.clone(), known.acknowledged.1?)))
             .collect();

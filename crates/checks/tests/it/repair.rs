@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::computer::{self, signal};
@@ -188,7 +188,7 @@ impl Scene<'_> {
                 let (acknowledged, stop) = (&acknowledged, &stop);
                 scope.spawn(move || self.write(writer, acknowledged, stop));
             }
-            let written = || acknowledged.lock().expect("no holder panics").len();
+            let written = || acknowledged.lock().len();
             wait("the writers to be at work", LIMIT, || {
                 (written() >= 20).then_some(())
             });
@@ -209,7 +209,7 @@ impl Scene<'_> {
             };
             let names = kubectl(kubeconfig, &["get", "configmaps", "-o", "name"]);
             let there: BTreeSet<String> = names.lines().map(|line| format!("{prefix} {line}")).collect();
-            let all = acknowledged.lock().expect("no holder panics");
+            let all = acknowledged.lock();
             let lost: Vec<_> = all
                 .iter()
                 .filter(|name| name.starts_with(prefix) && !there.contains(*name))
@@ -234,7 +234,7 @@ impl Scene<'_> {
             };
             let name = format!("crash-{writer}-{number}");
             if try_kubectl(kubeconfig, &["create", "configmap", &name, "--from-literal=k=v"]).well {
-                let mut all = acknowledged.lock().expect("no holder panics");
+                let mut all = acknowledged.lock();
                 all.insert(format!("{prefix} configmap/{name}"));
             }
             if stop.load(Ordering::Relaxed) {

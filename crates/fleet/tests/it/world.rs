@@ -1,12 +1,6 @@
 //! A management plane, hosted planes, simulated hosts, and the nodes that simulated machines would register.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -32,6 +26,7 @@ use mainstay_provider::{
     HostId,
     sim::{Durations, SimProvider},
 };
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -84,14 +79,14 @@ pub struct Images(Mutex<String>);
 
 impl Images {
     pub fn set_commit(&self, commit: &str) {
-        *self.0.lock().unwrap() = commit.to_string();
+        *self.0.lock() = commit.to_string();
     }
 }
 
 #[async_trait]
 impl ImageBuilder for Images {
     async fn compose(&self, _image: &OSImage) -> Result<ComposedImage, ImageError> {
-        let commit = self.0.lock().unwrap().clone();
+        let commit = self.0.lock().clone();
         Ok(ComposedImage {
             reference: "mainstay/node".into(),
             commit,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mainstay_apiserver::audit::Rotation;
+use mainstay_access::audit::Rotation;
 use mainstay_base::clock::SystemClock;
 use mainstay_base::error::chain;
 use mainstay_control::CancellationToken;

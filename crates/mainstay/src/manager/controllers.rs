@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mainstay_apiserver::UserInfo;
+use mainstay_access::UserInfo;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::CancellationToken;

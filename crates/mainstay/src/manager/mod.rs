@@ -14,7 +14,7 @@ use std::sync::Arc;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use mainstay_apiserver::UserInfo;
+use mainstay_access::UserInfo;
 use mainstay_base::clock::{SharedClock, SystemClock};
 use mainstay_base::error::chain;
 use mainstay_control::CancellationToken;

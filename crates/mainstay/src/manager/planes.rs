@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::Client;
+use mainstay_access::UserInfo;
 use mainstay_api::Endpoint;
-use mainstay_apiserver::UserInfo;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::{CancellationToken, ObjectKey};

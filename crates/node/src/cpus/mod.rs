@@ -7,10 +7,11 @@ pub mod topology;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::admission::Refusal;
@@ -120,7 +121,7 @@ impl Cpus {
         let Some(policy) = &self.policy else {
             return Ok(());
         };
-        let mut held = self.held.lock().expect("no holder panics");
+        let mut held = self.held.lock();
         let now = policy.allocate(&held, pod).map_err(refusal)?;
         if *held != now {
             self.save(&now);
@@ -132,7 +133,7 @@ impl Cpus {
 
     /// Takes a pod's processors back.
     pub fn release(&self, uid: &str) {
-        let mut held = self.held.lock().expect("no holder panics");
+        let mut held = self.held.lock();
         if held.release(uid) {
             self.save(&held);
             self.changed.notify_one();
@@ -141,7 +142,7 @@ impl Cpus {
 
     /// Takes back what pods have that are not known any more.
     fn release_all_but(&self, known: &HashSet<String>) {
-        let held = self.held.lock().expect("no holder panics").clone();
+        let held = self.held.lock().clone();
         for uid in held.exclusive.keys().filter(|uid| !known.contains(*uid)) {
             self.release(uid);
         }
@@ -161,7 +162,7 @@ impl Cpus {
         if self.policy.is_none() {
             return CpuShare::default();
         }
-        let held = self.held.lock().expect("no holder panics");
+        let held = self.held.lock();
         match held.of(uid, container) {
             Some(set) => CpuShare {
                 list: set.to_string(),
@@ -176,11 +177,7 @@ impl Cpus {
 
     /// Whether a container of the pod has processors of its own.
     pub fn has_exclusive(&self, uid: &str) -> bool {
-        self.held
-            .lock()
-            .expect("no holder panics")
-            .exclusive
-            .contains_key(uid)
+        self.held.lock().exclusive.contains_key(uid)
     }
 }
 

@@ -5,12 +5,13 @@ pub mod book;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use mainstay_base::clock::SharedClock;
 use mainstay_semantics::resource_name::is_extended;
+use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
@@ -84,8 +85,8 @@ impl DevicePlugins {
         }
     }
 
-    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        self.book.lock().expect("no holder panics")
+    fn book(&self) -> parking_lot::MutexGuard<'_, Book> {
+        self.book.lock()
     }
 
     fn save(&self, book: &Book) {
@@ -127,7 +128,7 @@ impl DevicePlugins {
             self.save(&book);
         }
         drop(book);
-        let mut answers = self.answers.lock().expect("no holder panics");
+        let mut answers = self.answers.lock();
         answers.retain(|(of, _, _), _| of != uid);
     }
 
@@ -140,11 +141,7 @@ impl DevicePlugins {
     }
 
     fn plugin(&self, resource: &str) -> Option<Plugin> {
-        self.plugins
-            .lock()
-            .expect("no holder panics")
-            .get(resource)
-            .cloned()
+        self.plugins.lock().get(resource).cloned()
     }
 
     /// Asks the plug-ins what a container needs for its devices, and lets them prepare.
@@ -183,7 +180,7 @@ impl DevicePlugins {
             .plugin(resource)
             .ok_or_else(|| format!("the device plug-in of {resource} is not there"))?;
         let key = (uid.to_owned(), container.to_owned(), resource.to_owned());
-        let known = self.answers.lock().expect("no holder panics").get(&key).cloned();
+        let known = self.answers.lock().get(&key).cloned();
         let answer = match known {
             Some(answer) => answer,
             None => {
@@ -192,10 +189,7 @@ impl DevicePlugins {
                 };
                 let said = plugin.client.allocate(request).await.map_err(failed)?;
                 let answer = said.container_responses.into_iter().next().unwrap_or_default();
-                self.answers
-                    .lock()
-                    .expect("no holder panics")
-                    .insert(key, answer.clone());
+                self.answers.lock().insert(key, answer.clone());
                 answer
             }
         };
@@ -250,10 +244,7 @@ impl Registrar for DevicePlugins {
             client: client.clone(),
             pre_start: request.options.is_some_and(|o| o.pre_start_required),
         };
-        self.plugins
-            .lock()
-            .expect("no holder panics")
-            .insert(resource.clone(), plugin);
+        self.plugins.lock().insert(resource.clone(), plugin);
         let generation = self.book().registered(&resource);
         tracing::info!(
             resource,
@@ -285,7 +276,7 @@ fn open(folder: &Path) -> std::io::Result<UnixListener> {
 pub async fn keep(manager: Arc<Manager>) {
     let shared = manager.shared().clone();
     let devices = shared.devices.clone();
-    let taken = devices.to_follow.lock().expect("no holder panics").take();
+    let taken = devices.to_follow.lock().take();
     let Some(mut to_follow) = taken else { return };
     let listener = loop {
         match open(&devices.folder) {

@@ -1,10 +1,11 @@
 //! Tables about eviction: thresholds, order, and whole passes over time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::node::name_of;
@@ -252,8 +253,8 @@ impl Machine for TableMachine<'_> {
 }
 
 impl TableMachine<'_> {
-    fn happened(&self) -> std::sync::MutexGuard<'_, Happened> {
-        self.happened.lock().expect("no holder panics")
+    fn happened(&self) -> parking_lot::MutexGuard<'_, Happened> {
+        self.happened.lock()
     }
 }
 
@@ -327,7 +328,7 @@ pub fn passes(row: &Value, sets: &Value) -> Result<(), String> {
         let at = number(step, "at_seconds");
         let now = Duration::from_secs(at as u64);
         let evicted = futures::executor::block_on(synchronize(&rules, &mut memory, &machine, now));
-        let happened = machine.happened.into_inner().expect("no holder panics");
+        let happened = machine.happened.into_inner();
         same_step(step, &happened).map_err(|why| format!("{} at {at} s: {why}", text(row, "name")))?;
         uses.retain(|pod| evicted.iter().all(|e| e.uid != pod.uid()));
     }

@@ -1,12 +1,12 @@
 //! Images of containers: present, pulled, or why not.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use base64::Engine;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use mainstay_control::events::EventKind;
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::context::Shared;
@@ -50,14 +50,14 @@ pub struct PullBackoff(Mutex<HashMap<String, FailedPull>>);
 impl PullBackoff {
     /// The last failure of an image that must still wait at `now`.
     pub fn held_back(&self, image: &str, now: Duration) -> Option<String> {
-        let entries = self.0.lock().expect("no holder panics");
+        let entries = self.0.lock();
         let failed = entries.get(image)?;
         (now.saturating_sub(failed.failed_at) < failed.wait).then(|| failed.why.clone())
     }
 
     /// Counts a failed pull: the next one waits twice as long, unless the last failure was long ago.
     pub fn failed(&self, image: &str, now: Duration, why: String) {
-        let mut entries = self.0.lock().expect("no holder panics");
+        let mut entries = self.0.lock();
         let recent = entries
             .get(image)
             .filter(|f| now.saturating_sub(f.failed_at) <= 2 * LONGEST_WAIT);
@@ -72,7 +72,7 @@ impl PullBackoff {
 
     /// The shortest wait of any image, to know when to look again.
     pub fn next(&self, now: Duration) -> Option<Duration> {
-        let entries = self.0.lock().expect("no holder panics");
+        let entries = self.0.lock();
         let left = entries
             .values()
             .map(|f| (f.failed_at + f.wait).saturating_sub(now));

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use mainstay_control::events::EventKind;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::status_writer::StatusQueue;
@@ -82,7 +83,7 @@ impl Manager {
     /// Takes a pod; `may_ask` tells whether the Node may be read again before it is refused.
     fn take(self: &Arc<Self>, pod: Arc<Pod>, may_ask: bool) {
         let uid = podspec::uid(&pod).to_owned();
-        let mut entries = self.entries.lock().expect("no holder panics");
+        let mut entries = self.entries.lock();
         entries.retain(|_, entry| !entry.task.is_finished());
         if let Some(entry) = entries.get(&uid) {
             entry.inbox.update(pod);
@@ -189,7 +190,7 @@ impl Manager {
         let percent = kubelet.qos_reserved_memory_percent();
         let active = pods.iter().filter(|p| !is_over(p)).map(|p| &**p);
         let tiers = node_cgroups::tiers(active, memory, percent);
-        let mut held = self.tiers.lock().expect("no holder panics");
+        let mut held = self.tiers.lock();
         if *held == tiers {
             return;
         }
@@ -205,14 +206,14 @@ impl Manager {
     /// The pod's object is gone.
     pub fn remove(&self, uid: &str) {
         self.queue.forget(uid);
-        if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
+        if let Some(entry) = self.entries.lock().get(uid) {
             entry.inbox.end(End::Gone);
         }
     }
 
     /// Ends a pod from the node's side (eviction, preemption, shutdown).
     pub fn end(&self, uid: &str, end: End) {
-        if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
+        if let Some(entry) = self.entries.lock().get(uid) {
             entry.inbox.end(end);
         }
     }
@@ -220,7 +221,7 @@ impl Manager {
     /// Waits until nothing of these pods runs.
     pub async fn have_ended(&self, uids: &[String]) {
         let inboxes: Vec<Arc<Inbox>> = {
-            let entries = self.entries.lock().expect("no holder panics");
+            let entries = self.entries.lock();
             uids.iter()
                 .filter_map(|uid| Some(entries.get(uid)?.inbox.clone()))
                 .collect()
@@ -232,7 +233,7 @@ impl Manager {
 
     /// Whether a pod is ending or unknown.
     pub fn is_ending(&self, uid: &str) -> bool {
-        let entries = self.entries.lock().expect("no holder panics");
+        let entries = self.entries.lock();
         entries.get(uid).is_none_or(|e| e.inbox.is_ending())
     }
 
@@ -243,14 +244,14 @@ impl Manager {
 
     /// UIDs of known pods whose source the filter accepts.
     pub fn uids(&self, keep: impl Fn(&Pod) -> bool) -> HashSet<String> {
-        let entries = self.entries.lock().expect("no holder panics");
+        let entries = self.entries.lock();
         let kept = entries.iter().filter(|(_, e)| keep(&e.inbox.pod()));
         kept.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// All pods that have not ended.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
-        let entries = self.entries.lock().expect("no holder panics");
+        let entries = self.entries.lock();
         entries
             .values()
             .filter(|e| !e.task.is_finished())
@@ -269,13 +270,13 @@ impl Manager {
 
     /// Ends all workers; containers run on.
     pub fn stop(&self) {
-        for (_, entry) in self.entries.lock().expect("no holder panics").drain() {
+        for (_, entry) in self.entries.lock().drain() {
             entry.task.abort();
         }
     }
 
     fn wake(&self, uid: &str) {
-        if let Some(entry) = self.entries.lock().expect("no holder panics").get(uid) {
+        if let Some(entry) = self.entries.lock().get(uid) {
             entry.inbox.wake.notify_one();
         }
     }

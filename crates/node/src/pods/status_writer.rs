@@ -1,7 +1,7 @@
 //! Writes pods' statuses in the background: the newest of each pod, only when it changed, then deletes ended pods.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,6 +9,7 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 
@@ -43,7 +44,7 @@ impl StatusQueue {
     /// Asks for a pod's status to be written; `delete` also ends the object itself.
     pub fn put(&self, pod: &Arc<Pod>, status: PodStatus, delete: bool) {
         let uid = podspec::uid(pod).to_owned();
-        if !delete && self.written.lock().expect("no holder panics").get(&uid) == Some(&status) {
+        if !delete && self.written.lock().get(&uid) == Some(&status) {
             return;
         }
         let wanted = Wanted {
@@ -51,14 +52,14 @@ impl StatusQueue {
             status,
             delete,
         };
-        self.wanted.lock().expect("no holder panics").insert(uid, wanted);
+        self.wanted.lock().insert(uid, wanted);
         self.left.send_modify(|count| *count += 1);
         self.wake.notify_one();
     }
 
     /// The API server shows this static pod now: what could not be written is.
     pub fn is_shown(&self, uid: &str) {
-        let held = self.unshown.lock().expect("no holder panics").remove(uid);
+        let held = self.unshown.lock().remove(uid);
         if let Some(wanted) = held {
             self.put_back(uid.to_owned(), wanted);
             self.wake.notify_one();
@@ -73,26 +74,26 @@ impl StatusQueue {
     }
 
     fn count(&self, under_way: usize) {
-        let waiting = self.wanted.lock().expect("no holder panics").len();
+        let waiting = self.wanted.lock().len();
         self.left.send_replace(waiting + under_way);
     }
 
     /// Forgets a pod that is gone.
     pub fn forget(&self, uid: &str) {
-        self.wanted.lock().expect("no holder panics").remove(uid);
-        self.written.lock().expect("no holder panics").remove(uid);
-        self.unshown.lock().expect("no holder panics").remove(uid);
+        self.wanted.lock().remove(uid);
+        self.written.lock().remove(uid);
+        self.unshown.lock().remove(uid);
     }
 
     fn take(&self) -> Option<(String, Wanted)> {
-        let mut wanted = self.wanted.lock().expect("no holder panics");
+        let mut wanted = self.wanted.lock();
         let uid = wanted.keys().next().cloned()?;
         wanted.remove(&uid).map(|w| (uid, w))
     }
 
     /// Puts back what failed unless something newer came meanwhile.
     fn put_back(&self, uid: String, failed: Wanted) {
-        let mut wanted = self.wanted.lock().expect("no holder panics");
+        let mut wanted = self.wanted.lock();
         wanted.entry(uid).or_insert(failed);
     }
 
@@ -122,13 +123,10 @@ impl StatusQueue {
     async fn finished(&self, uid: String, wanted: Wanted, result: Result<(), kube::Error>) {
         match result {
             Ok(()) => {
-                self.written
-                    .lock()
-                    .expect("no holder panics")
-                    .insert(uid, wanted.status);
+                self.written.lock().insert(uid, wanted.status);
             }
             Err(kube::Error::Api(status)) if status.code == 404 && podspec::is_static(&wanted.pod) => {
-                self.unshown.lock().expect("no holder panics").insert(uid, wanted);
+                self.unshown.lock().insert(uid, wanted);
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
                 tracing::debug!(

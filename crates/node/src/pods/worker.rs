@@ -1,11 +1,12 @@
 //! One pod's worker: looks at the runtime, plans, acts, reports; again at every change.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use mainstay_control::events::EventKind;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::create::{StartContext, make_cgroup, make_sandbox, next_attempt};
@@ -88,17 +89,17 @@ impl Inbox {
     }
 
     fn order(&self) -> Order {
-        self.order.lock().expect("no holder panics").clone()
+        self.order.lock().clone()
     }
 
     /// The pod as known.
     pub fn pod(&self) -> Arc<Pod> {
-        self.order.lock().expect("no holder panics").pod.clone()
+        self.order.lock().pod.clone()
     }
 
     /// Takes a newer version of the pod.
     pub fn update(&self, pod: Arc<Pod>) {
-        let mut order = self.order.lock().expect("no holder panics");
+        let mut order = self.order.lock();
         let end = end_of(&pod);
         order.pod = pod;
         if end.is_some() && !matches!(order.end, Some(End::Gone | End::Deleted)) {
@@ -110,7 +111,7 @@ impl Inbox {
 
     /// Ends the pod.
     pub fn end(&self, end: End) {
-        let mut order = self.order.lock().expect("no holder panics");
+        let mut order = self.order.lock();
         let stronger = match (&order.end, &end) {
             (None, _) | (_, End::Gone) => true,
             (Some(End::Failed { .. }), End::Deleted) => true,
@@ -125,7 +126,7 @@ impl Inbox {
 
     /// Whether the pod is ending.
     pub fn is_ending(&self) -> bool {
-        self.order.lock().expect("no holder panics").end.is_some()
+        self.order.lock().end.is_some()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who speaks to the node and whether they may: client certificates or TokenReview, then SubjectAccessReview.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
@@ -9,6 +9,7 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::Api;
 use kube::api::PostParams;
+use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
@@ -101,13 +102,13 @@ impl Auth {
 
     fn recall<K: std::hash::Hash + Eq, V: Clone>(&self, memory: &Memory<K, V>, key: &K) -> Option<V> {
         let now = self.shared.clock.monotonic();
-        let memory = memory.lock().expect("no holder panics");
+        let memory = memory.lock();
         memory.get(key).filter(|r| r.until > now).map(|r| r.value.clone())
     }
 
     fn remember<K: std::hash::Hash + Eq, V>(&self, memory: &Memory<K, V>, key: K, value: V, life: Duration) {
         let now = self.shared.clock.monotonic();
-        let mut memory = memory.lock().expect("no holder panics");
+        let mut memory = memory.lock();
         if memory.len() >= REMEMBERED {
             memory.retain(|_, r| r.until > now);
         }

@@ -149,7 +149,7 @@ impl Inner {
     /// The host's record, made on first sight. Keeps its address for good.
     fn record_of(&self, host: &HostId) -> Result<Record> {
         let files = self.files(host);
-        let _choosing = self.numbers.lock().expect("no holder panics");
+        let _choosing = self.numbers.lock();
         if let Some(record) = files.load()? {
             return Ok(record);
         }

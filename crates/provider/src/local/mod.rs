@@ -14,7 +14,7 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
@@ -22,6 +22,7 @@ use mainstay_host::cgroup::Hierarchies;
 use mainstay_host::ledger::{Item, Ledger};
 use mainstay_host::network;
 pub use mainstay_host::network::Route;
+use parking_lot::Mutex;
 
 pub use facts::{FACTS, IMAGES, MachineFacts, NODE_CONFIG};
 pub use machine::crash;
@@ -435,14 +436,8 @@ impl Inner {
 
     /// Works on a host while nobody else does.
     fn in_turn<T>(&self, host: &HostId, work: impl FnOnce() -> T) -> T {
-        let lock = self
-            .busy
-            .lock()
-            .expect("no holder panics")
-            .entry(host.clone())
-            .or_default()
-            .clone();
-        let _turn = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lock = self.busy.lock().entry(host.clone()).or_default().clone();
+        let _turn = lock.lock();
         work()
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::record::{file_error, file_name, read_json, write_json};
@@ -69,7 +69,7 @@ impl Tasks {
         job: &Job,
         now: Timestamp,
     ) -> Result<(Task, bool)> {
-        let mut entries = self.entries.lock().expect("no holder panics");
+        let mut entries = self.entries.lock();
         if let Some(entry) = entries.get(id) {
             return Ok((entry.task.clone(), false));
         }
@@ -94,7 +94,7 @@ impl Tasks {
     }
 
     pub(super) fn finish(&self, id: &RequestId, result: Result<()>) -> Result<()> {
-        let mut entries = self.entries.lock().expect("no holder panics");
+        let mut entries = self.entries.lock();
         let Some(entry) = entries.get_mut(id) else {
             return Ok(());
         };
@@ -111,7 +111,7 @@ impl Tasks {
 
     /// Reads a task; one that runs past its deadline has failed.
     pub(super) fn get(&self, id: &RequestId, now: Timestamp) -> Result<Task> {
-        let entries = self.entries.lock().expect("no holder panics");
+        let entries = self.entries.lock();
         let entry = entries.get(id).ok_or_else(|| Error::Invalid {
             field: "request",
             message: format!("no task has the id {id}"),
@@ -129,7 +129,7 @@ impl Tasks {
 
     /// Notes how far a task is, for whoever looks.
     pub(super) fn step(&self, id: &RequestId, step: &str) {
-        if let Some(entry) = self.entries.lock().expect("no holder panics").get_mut(id) {
+        if let Some(entry) = self.entries.lock().get_mut(id) {
             entry.task.state = TaskState::Running {
                 step: step.to_owned(),
             };
@@ -137,7 +137,7 @@ impl Tasks {
     }
 
     pub(super) fn unfinished(&self) -> Vec<(Task, Job)> {
-        let entries = self.entries.lock().expect("no holder panics");
+        let entries = self.entries.lock();
         entries
             .values()
             .filter_map(|entry| Some((entry.task.clone(), entry.job.clone()?)))

@@ -8,11 +8,12 @@ mod state;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     BootIdentity, Capabilities, Error, Hardware, HostId, HostSpec, ImageSlots, MachineState, PowerOperation,
@@ -124,7 +125,7 @@ impl SimProvider {
 
     /// The world after every task whose time has come was finished.
     fn settled(&self) -> MutexGuard<'_, World> {
-        let mut world = self.world.lock().expect("no holder panics");
+        let mut world = self.world.lock();
         world.settle(self.clock.now());
         world
     }

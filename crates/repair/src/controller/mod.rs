@@ -5,11 +5,7 @@
 mod act;
 mod observe;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
@@ -24,6 +20,7 @@ use mainstay_control::{
 };
 use mainstay_machines as machines;
 use mainstay_provider::Provider;
+use parking_lot::Mutex;
 
 use crate::{
     gates::{Breakers, Member, ask},
@@ -162,7 +159,7 @@ pub async fn reconcile(key: ObjectKey, ctx: &Context) -> Result<Requeue, Error> 
     let view = view(ctx, &seen, &repair, &health).await;
     let me = observe::member(&fleet, &repair.spec.host_ref.name);
     let closed = {
-        let mut breakers = ctx.breakers.lock().expect("no holder panics");
+        let mut breakers = ctx.breakers.lock();
         let breakers = breakers.entry(ObjectKey::of(&seen.policy)).or_default();
         breakers.observe(&seen.policy.spec, &fleet, now);
         me.and_then(|me: &Member| ask(&seen.policy.spec, breakers, &fleet, me, now))

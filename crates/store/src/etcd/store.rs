@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use etcd_client::{
     Client, Compare, CompareOp, GetOptions, KeyValue, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse,
 };
 use mainstay_base::clock::SharedClock;
+use parking_lot::Mutex;
 
 use super::watch::EtcdWatch;
 use super::{failed, keys};
@@ -98,12 +98,7 @@ impl EtcdStore {
     /// A lease that ends between `ttl` and `ttl` plus [`LEASE_SHARED_FOR`] from now.
     async fn lease(&self, ttl: Duration) -> Result<i64> {
         let (seconds, now) = (ttl.as_secs().max(1), self.clock.monotonic());
-        let known = self
-            .leases
-            .lock()
-            .expect("no holder panics")
-            .get(&seconds)
-            .copied();
+        let known = self.leases.lock().get(&seconds).copied();
         if let Some((lease, granted)) = known
             && now.saturating_sub(granted) < LEASE_SHARED_FOR
         {
@@ -116,10 +111,7 @@ impl EtcdStore {
             .grant(life, None)
             .await
             .map_err(failed("grant a lease"))?;
-        self.leases
-            .lock()
-            .expect("no holder panics")
-            .insert(seconds, (granted.id(), now));
+        self.leases.lock().insert(seconds, (granted.id(), now));
         Ok(granted.id())
     }
 

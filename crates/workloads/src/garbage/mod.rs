@@ -5,7 +5,7 @@ mod graph;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -17,6 +17,7 @@ use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use mainstay_control::error::{found, is_conflict};
 use mainstay_control::{CancellationToken, Controller, Error, ObjectKey, Requeue, queue::Queue};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -64,11 +65,11 @@ fn kind_name(resource: &ApiResource) -> String {
 
 impl Collector {
     fn graph(&self) -> MutexGuard<'_, Graph> {
-        self.graph.lock().expect("no holder panics")
+        self.graph.lock()
     }
 
     fn kinds(&self) -> MutexGuard<'_, HashMap<String, Kind>> {
-        self.kinds.lock().expect("no holder panics")
+        self.kinds.lock()
     }
 
     /// Wakes objects by uid.

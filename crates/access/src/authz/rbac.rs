@@ -1,11 +1,12 @@
 //! RBAC over the watch caches: the compiled index follows the four RBAC resources, object by object.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use mainstay_policy::rbac::{
     Index, ObjectRef, Request, RoleRef, Rule, RulesReview, Subject, Who, rules_review,
 };
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::hooks::{Attributes, Decision, World};
@@ -90,12 +91,12 @@ impl RbacAuthorizer {
     fn with_index<T>(&self, read: impl FnOnce(&Index) -> T) -> T {
         let now = RESOURCES.map(|resource| Some(self.world.generation(resource)));
         {
-            let state = self.state.read().expect("no holder panics");
+            let state = self.state.read();
             if state.generations == now {
                 return read(&state.index);
             }
         }
-        let mut state = self.state.write().expect("no holder panics");
+        let mut state = self.state.write();
         for (number, generation) in now.into_iter().enumerate() {
             if state.generations[number] != generation {
                 state.follow(number, &self.world.list(RESOURCES[number], None));

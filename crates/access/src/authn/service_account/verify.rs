@@ -1,11 +1,12 @@
 //! Checking tokens: signature, issuer, times, audience, and that everything the token names still exists.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mainstay_base::clock::SharedClock;
+use parking_lot::Mutex;
 
 use super::claims::{Claims, Reference};
 use super::{Keys, groups};
@@ -50,16 +51,16 @@ impl ServiceAccountTokens {
 
     /// Forgets remembered signatures; call it when keys were replaced.
     pub fn forget(&self) {
-        self.verified.lock().expect("no holder panics").clear();
+        self.verified.lock().clear();
     }
 
     fn claims(&self, token: &str) -> Result<Arc<Claims>, String> {
         let digest = sha256(token);
-        if let Some(known) = self.verified.lock().expect("no holder panics").get(&digest) {
+        if let Some(known) = self.verified.lock().get(&digest) {
             return Ok(known.clone());
         }
         let claims = Arc::new(self.keys.verify::<Claims>(token)?);
-        let mut verified = self.verified.lock().expect("no holder panics");
+        let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
             verified.clear();
         }

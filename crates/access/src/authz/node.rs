@@ -2,8 +2,8 @@
 //! its pods refer to. Rules of the Kubernetes documentation, "Using Node Authorization".
 
 use std::collections::HashMap;
-use std::sync::RwLock;
 
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::hooks::{Attributes, Decision, World};
@@ -67,7 +67,7 @@ impl Incarnations {
     }
 
     fn newest(&self, node: &str, object: &Object) -> Option<u64> {
-        if let Some((revision, newest)) = self.known.read().expect("no holder panics").get(node)
+        if let Some((revision, newest)) = self.known.read().get(node)
             && *revision == object.revision()
         {
             return *newest;
@@ -75,7 +75,7 @@ impl Incarnations {
         let value = object.value();
         let newest = value["metadata"]["annotations"][INCARNATION_ANNOTATION].as_str();
         let newest = newest.and_then(|newest| newest.parse().ok());
-        let mut known = self.known.write().expect("no holder panics");
+        let mut known = self.known.write();
         known.insert(node.to_string(), (object.revision(), newest));
         newest
     }
@@ -343,12 +343,7 @@ fn pods(attributes: &Attributes<'_>, node: &str, world: &dyn World) -> Verdict {
 ///
 /// # Errors
 /// Why it is refused.
-pub(crate) fn may_have_token(
-    node: &str,
-    namespace: &str,
-    request: &Value,
-    world: &dyn World,
-) -> Result<(), String> {
+pub fn may_have_token(node: &str, namespace: &str, request: &Value, world: &dyn World) -> Result<(), String> {
     let bound = &request["spec"]["boundObjectRef"];
     let text = |field: &str| bound[field].as_str().unwrap_or_default();
     if text("kind") != "Pod" || text("name").is_empty() || text("uid").is_empty() {

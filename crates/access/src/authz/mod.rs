@@ -9,7 +9,7 @@ mod rbac;
 pub mod review;
 
 pub use escalation::Escalation;
-pub(crate) use node::may_have_token;
+pub use node::may_have_token;
 pub use node::{INCARNATION_ANNOTATION, INCARNATION_EXTRA, node_name};
 pub use rbac::RbacAuthorizer;
 

@@ -1,8 +1,9 @@
 //! A world in memory: what policy decides on, without a server. For tests and for trying out a policy.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::hooks::World;
@@ -19,7 +20,7 @@ pub struct MemoryWorld {
 impl MemoryWorld {
     /// Adds or replaces an object.
     pub fn put(&self, resource: &str, object: Value) {
-        let mut state = self.state.lock().expect("no holder panics");
+        let mut state = self.state.lock();
         state.0 += 1;
         let revision = state.0;
         let meta = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_string();
@@ -34,7 +35,7 @@ impl MemoryWorld {
 
     /// Removes an object.
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) {
-        let mut state = self.state.lock().expect("no holder panics");
+        let mut state = self.state.lock();
         state.0 += 1;
         let revision = state.0;
         let entry = state.1.entry(resource.to_string()).or_default();
@@ -45,7 +46,7 @@ impl MemoryWorld {
 
 impl World for MemoryWorld {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        let state = self.state.lock().expect("no holder panics");
+        let state = self.state.lock();
         state
             .1
             .get(resource)?
@@ -55,7 +56,7 @@ impl World for MemoryWorld {
     }
 
     fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        let state = self.state.lock().expect("no holder panics");
+        let state = self.state.lock();
         let Some((_, keys)) = state.1.get(resource) else {
             return Vec::new();
         };
@@ -66,7 +67,7 @@ impl World for MemoryWorld {
     }
 
     fn generation(&self, resource: &str) -> u64 {
-        let state = self.state.lock().expect("no holder panics");
+        let state = self.state.lock();
         state.1.get(resource).map_or(0, |entry| entry.0)
     }
 }

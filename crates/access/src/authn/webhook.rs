@@ -1,11 +1,11 @@
 //! Webhook token review: another server is asked who a token belongs to; answers are remembered for a short time.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstay_base::clock::SharedClock;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Known, TokenMethod};
@@ -40,13 +40,13 @@ impl TokenWebhook {
     }
 
     fn remembered(&self, digest: &[u8; 32]) -> Option<Option<Known>> {
-        let answers = self.answers.lock().expect("no holder panics");
+        let answers = self.answers.lock();
         let (until, answer) = answers.get(digest)?;
         (*until > self.clock.monotonic()).then(|| answer.clone())
     }
 
     fn remember(&self, digest: [u8; 32], answer: &Option<Known>) {
-        let mut answers = self.answers.lock().expect("no holder panics");
+        let mut answers = self.answers.lock();
         if answers.len() >= REMEMBERED {
             answers.clear();
         }

@@ -3,7 +3,7 @@
 use ring::digest::{SHA256, digest};
 
 /// The digest of bytes.
-pub(crate) fn sha256(bytes: impl AsRef<[u8]>) -> [u8; 32] {
+pub fn sha256(bytes: impl AsRef<[u8]>) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes.as_ref()).as_ref());
     out

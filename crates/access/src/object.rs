@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
+use mainstay_semantics::selector::Labels;
 use serde_json::Value;
 
 use crate::scan;
@@ -220,6 +221,15 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
         number /= 10;
         if number == 0 {
             return &digits[at..];
+        }
+    }
+}
+
+impl Labels for Object {
+    fn label(&self, key: &str) -> Option<&str> {
+        match Object::label(self, key)? {
+            Cow::Borrowed(value) => Some(value),
+            Cow::Owned(_) => None,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The keys that sign tokens: the first signs, all verify, so that keys can be changed without breaking tokens.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use parking_lot::RwLock;
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
 
@@ -87,12 +88,12 @@ impl Keys {
     /// As [`Keys::new`]; the old keys stay then.
     pub fn replace<P: AsRef<str>>(&self, pems: &[P]) -> Result<(), KeyError> {
         let parsed = Arc::new(parse(pems)?);
-        *self.keys.write().expect("no holder panics") = parsed;
+        *self.keys.write() = parsed;
         Ok(())
     }
 
     fn current(&self) -> Arc<Vec<Key>> {
-        self.keys.read().expect("no holder panics").clone()
+        self.keys.read().clone()
     }
 
     /// Signs claims with the first key.

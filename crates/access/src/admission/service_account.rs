@@ -1,9 +1,8 @@
 //! ServiceAccount: every pod runs as an account of its namespace and gets a token, the root CA and the namespace's
 //! name under the well-known path, unless it or the account declines.
 
-use std::sync::Mutex;
-
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{creates_pod, forbidden, items};
@@ -39,7 +38,7 @@ fn account(pod: &Value) -> &str {
 
 impl ServiceAccount {
     fn volume_name(&self) -> String {
-        let mut rng = self.rng.lock().expect("no holder panics");
+        let mut rng = self.rng.lock();
         format!("kube-api-access-{}", mainstay_base::ids::suffix(&mut rng, 5))
     }
 }
