@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["objects", "policy", "placement", "pki", "host", "store"],
     &["api", "capi"],
     &["control"],
-    &["provider", "os"],
+    &["provider", "os", "cri", "nodepolicy"],
     &["access"],
     &["services", "node", "detect", "apiserver"],
     &["workloads", "scheduler", "tenancy", "autoscaler", "dashboard"],

@@ -2,36 +2,25 @@
 
 pub mod admission;
 pub mod agent;
-pub mod amount;
 pub mod api;
 pub mod cgroups;
-pub mod config;
 pub mod context;
 pub mod cpus;
-pub mod cri;
 pub mod devices;
 pub mod disk;
 pub mod events;
 pub mod eviction;
-pub mod facts;
 pub mod fetch;
 pub mod identity;
 pub mod images;
 pub mod lease;
 pub mod logs;
 pub mod network;
-pub mod node_cgroups;
-pub mod node_status;
-pub mod oracle;
 pub mod own_node;
-pub mod plan;
 pub mod pods;
-pub mod podspec;
 pub mod pressure;
 pub mod probes;
-pub mod qos;
 pub mod register;
-pub mod reserve;
 pub mod runtime_health;
 pub mod server;
 pub mod settings;
@@ -41,6 +30,11 @@ pub mod verdicts;
 pub mod volumes;
 
 pub use agent::{AgentError, run};
+pub use mainstay_cri as cri;
+pub use mainstay_nodepolicy::{
+    amount, config, facts, node_cgroups, node_status, plan, podspec, qos, reserve,
+};
+
 pub use config::{KubeletConfiguration, NodeConfig};
 pub use facts::Overrides;
 pub use settings::{Dirs, Settings};

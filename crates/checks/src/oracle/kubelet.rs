@@ -1,8 +1,8 @@
-//! Tables of folder `kubelet` that crate `node` answers.
+//! Tables of folder `kubelet` that crate `nodepolicy` answers.
 
 use std::path::Path;
 
-use mainstay_node::oracle;
+use mainstay_nodepolicy::oracle;
 
 use super::FileResult;
 

@@ -1,10 +1,9 @@
 //! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, named for cgroupfs or systemd.
 
-pub mod name;
-
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use mainstay_nodepolicy::cgroup_name as name;
 use mainstay_semantics::qos::Class;
 
 use crate::node_cgroups::{GroupLimits, Tiers};

@@ -1,17 +1,12 @@
 //! Defends the node: watches memory, disk and process ids, and evicts one pod at a time before the kernel has to.
 
-pub mod decide;
-pub mod own_limits;
-pub mod rank;
-pub mod synchronize;
-pub mod thresholds;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use mainstay_control::events::EventKind;
+pub use mainstay_nodepolicy::eviction::{decide, own_limits, rank, synchronize, thresholds};
 
 use crate::context::Shared;
 use crate::disk::{self, Filesystem};

@@ -1,12 +1,12 @@
 //! Pods on this node: where they come from, what the runtime shows of them, one worker for each.
 
-pub mod conditions;
 pub mod create;
 pub mod images;
 pub mod manager;
 pub mod observe;
 pub mod source;
-pub mod status;
 pub mod status_writer;
 pub mod terminate;
 pub mod worker;
+
+pub use mainstay_nodepolicy::pods::{conditions, status};

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{self, Verdict};
-use super::images::Waiting;
+use super::pull::Waiting;
 use crate::plan::{ContainerView, PodView, ProbeVerdict, State, is_sidecar};
 use crate::{podspec, qos};
 
@@ -487,7 +487,7 @@ pub fn message_of(seen: &ContainerView) -> Option<String> {
         let _ = file.take(MESSAGE_LIMIT).read_to_end(&mut text);
     }
     if text.is_empty() && seen.message_from_log && seen.exit_code != 0 {
-        text = crate::logs::tail_text(std::path::Path::new(&seen.log_path), 80, 2048);
+        text = crate::cri::logs::tail_text(std::path::Path::new(&seen.log_path), 80, 2048);
     }
     Some(String::from_utf8_lossy(&text).into_owned()).filter(|t| !t.is_empty())
 }

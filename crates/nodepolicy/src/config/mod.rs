@@ -39,7 +39,7 @@ pub enum ConfigError {
 }
 
 /// Reads a file of configuration.
-pub(crate) fn read(path: &std::path::Path) -> Result<String, ConfigError> {
+fn read(path: &std::path::Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.display().to_string(),
         source,

@@ -1,16 +1,12 @@
 //! Processors of containers: under the static policy some have their own, kept over restarts of the agent.
 
-pub mod policy;
-pub mod set;
-pub mod take;
-pub mod topology;
-
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+pub use mainstay_nodepolicy::cpus::{CpuShare, policy, policy_of, set, take, topology};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -20,8 +16,7 @@ use crate::context::Shared;
 use crate::cri::runtime_v1 as v1;
 use crate::pods::manager::Manager;
 use crate::podspec::{self, labels};
-use crate::reserve;
-use policy::{AllocationError, Assignments, Options, StaticPolicy};
+use policy::{AllocationError, Assignments, StaticPolicy};
 use set::CpuSet;
 use topology::Topology;
 
@@ -30,15 +25,6 @@ const FILE: &str = "cpu_assignments.json";
 /// How often containers are compared with what they should have.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Which processors a container runs on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CpuShare {
-    /// The kernel's list; empty: all.
-    pub list: String,
-    /// Nobody else's.
-    pub exclusive: bool,
-}
-
 /// The processors of this machine. Without the static policy nobody has any of their own.
 #[derive(Debug, Default)]
 pub struct Cpus {
@@ -46,33 +32,6 @@ pub struct Cpus {
     file: PathBuf,
     held: Mutex<Assignments>,
     changed: Notify,
-}
-
-/// The policy that a configuration asks for; `None`: none.
-///
-/// # Errors
-/// When the configuration cannot be followed on a machine with this arrangement.
-pub fn policy_of(config: &KubeletConfiguration, topology: Topology) -> Result<Option<StaticPolicy>, String> {
-    if config.cpu_manager_policy != "static" {
-        return Ok(None);
-    }
-    let options = Options::parse(&config.cpu_manager_policy_options)?;
-    let named: CpuSet = config
-        .reserved_system_cpus
-        .parse()
-        .map_err(|e: set::NoCpuList| e.to_string())?;
-    let milli = reserve::reserved(config, "cpu");
-    let count = match named.len() {
-        0 => usize::try_from((milli + 999) / 1000).unwrap_or(0),
-        named => named,
-    };
-    if count == 0 {
-        return Err(
-            "the static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero"
-                .to_owned(),
-        );
-    }
-    StaticPolicy::new(topology, count, named, options).map(Some)
 }
 
 /// The processors that this process may use, as many as the machine is said to have.

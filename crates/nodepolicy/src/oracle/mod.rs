@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::amount::{self, Amounts};
 use crate::config::KubeletConfiguration;
-use crate::logs::read;
+use crate::cri::logs::read;
 use crate::podspec::env::{Sources, expand, field, resource_field};
 use crate::{qos, reserve};
 

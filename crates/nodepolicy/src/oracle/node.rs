@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{amounts, equal, measured, number, on, read, read_or_default, text};
 use crate::amount::Amounts;
-use crate::cgroups::name::{Naming, parts, path};
+use crate::cgroup_name::{Naming, parts, path};
 use crate::config::KubeletConfiguration;
 use crate::cri::runtime_v1 as v1;
 use crate::facts::Facts;

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{equal, number, on, pod_of, read, read_or_default, same_set, text};
 use crate::plan::{self, Cause, ContainerView, PodView, ProbeVerdict, SandboxView, State};
 use crate::pods::conditions::{self, Verdict};
-use crate::pods::images::PullBackoff;
-use crate::pods::{status, terminate};
+use crate::pods::pull::PullBackoff;
+use crate::pods::{grace, status};
 use crate::podspec::backoff::RestartBackoff;
 use crate::podspec::runtime_config::truncated_hostname;
 
@@ -119,7 +119,7 @@ pub fn termination_grace(row: &Value, _: &Value) -> Result<(), String> {
         "spec": {"containers": [], "terminationGracePeriodSeconds": row["spec_grace"]}}),
     )?;
     let (seconds, shortened) =
-        terminate::effective_grace(&pod, number(row, "current_grace"), row["override"].as_i64());
+        grace::effective_grace(&pod, number(row, "current_grace"), row["override"].as_i64());
     equal("grace", seconds, number(row, "effective"))?;
     equal("shortened", shortened, row["shortened"].as_bool() == Some(true))
 }

@@ -1,5 +1,6 @@
 //! The container runtime behind one unix socket: a thin client of CRI v1, each call with its deadline.
 
+pub mod logs;
 #[rustfmt::skip]
 pub mod runtime_v1;
 

@@ -1,0 +1,20 @@
+//! What the node agent decides, as functions of plain data: nothing here needs a runtime or an API server.
+
+pub mod admission;
+pub mod amount;
+pub mod cgroup_name;
+pub mod config;
+pub mod cpus;
+pub mod eviction;
+pub mod facts;
+pub mod node_cgroups;
+pub mod node_status;
+pub mod oracle;
+pub mod plan;
+pub mod pods;
+pub mod podspec;
+pub mod qos;
+pub mod reserve;
+pub mod shutdown;
+
+use mainstay_cri as cri;

@@ -1,0 +1,6 @@
+//! A pod as it is reported, pulled for and ended.
+
+pub mod conditions;
+pub mod grace;
+pub mod pull;
+pub mod status;
