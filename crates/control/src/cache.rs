@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
+use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::seen::Seen;
 use crate::{ObjectKey, Projection};
 
 /// Which objects of the kind a cache holds; the default is all of them.
@@ -77,7 +79,8 @@ impl<P: Projection> Cache<P> {
     /// Starts a watch of the kind in all namespaces. Errors of the watch are retried with back-off for ever:
     /// a cache is stale while the API is away, never wrong.
     pub fn start(client: &Client, scope: Scope, stop: CancellationToken) -> Self {
-        Self::start_api(Api::all(client.clone()), scope, stop)
+        let kind = ApiResource::erase::<P>(&());
+        Self::start_api(Api::all_with(client.clone(), &kind), scope, stop)
     }
 
     /// Starts a watch of the kind in one namespace.
@@ -85,23 +88,22 @@ impl<P: Projection> Cache<P> {
     where
         P: kube::Resource<Scope = NamespaceResourceScope>,
     {
-        Self::start_api(Api::namespaced(client.clone(), namespace), scope, stop)
+        let kind = ApiResource::erase::<P>(&());
+        Self::start_api(
+            Api::namespaced_with(client.clone(), namespace, &kind),
+            scope,
+            stop,
+        )
     }
 
-    fn start_api(api: Api<P>, scope: Scope, stop: CancellationToken) -> Self {
+    fn start_api(api: Api<Seen>, scope: Scope, stop: CancellationToken) -> Self {
         let cache = Self::detached();
         let config = watcher::Config {
             label_selector: scope.labels,
             field_selector: scope.fields,
             ..Default::default()
         };
-        let filling = cache.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = filling.follow(api, config) => {}
-            }
-        });
+        tokio::spawn(follow(api, config, stop, Box::new(cache.filler())));
         cache
     }
 
@@ -117,28 +119,29 @@ impl<P: Projection> Cache<P> {
         }
     }
 
-    async fn follow(&self, api: Api<P>, config: watcher::Config) {
-        let mut stream = pin!(watcher(api, config).default_backoff());
+    /// What brings this cache up to date with a watch.
+    fn filler(&self) -> impl FnMut(watcher::Event<Seen>) + Send + use<P> {
+        let cache = self.clone();
         let mut relisted: Option<HashMap<ObjectKey, P>> = None;
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(watcher::Event::Init) => relisted = Some(HashMap::new()),
-                Ok(watcher::Event::InitApply(object)) => {
-                    relisted
-                        .get_or_insert_default()
-                        .insert(ObjectKey::of(&object), object);
-                }
-                Ok(watcher::Event::InitDone) => {
-                    self.replace(relisted.take().unwrap_or_default());
-                    self.inner.ready.send_replace(true);
-                }
-                Ok(watcher::Event::Apply(object)) => self.put(object),
-                Ok(watcher::Event::Delete(object)) => self.remove(&ObjectKey::of(&object)),
-                Err(error) => {
-                    let problem = mainstay_base::error::chain(&error);
-                    tracing::debug!(kind = %P::kind(&()), problem, "watch failed, trying again");
+        move |event| match event {
+            watcher::Event::Init => relisted = Some(HashMap::new()),
+            watcher::Event::InitApply(seen) => {
+                if let Some((key, object)) = read(seen) {
+                    relisted.get_or_insert_default().insert(key, object);
                 }
             }
+            watcher::Event::InitDone => {
+                cache.replace(relisted.take().unwrap_or_default());
+                cache.inner.ready.send_replace(true);
+            }
+            watcher::Event::Apply(seen) => {
+                let key = ObjectKey::of(&seen);
+                match read(seen) {
+                    Some((_, object)) => cache.put(object),
+                    None => cache.remove(&key),
+                }
+            }
+            watcher::Event::Delete(seen) => cache.remove(&ObjectKey::of(&seen)),
         }
     }
 
@@ -239,6 +242,42 @@ impl<P: Projection> Cache<P> {
     pub fn select(&self, keep: impl Fn(&P) -> bool) -> Vec<Arc<P>> {
         let objects = self.inner.objects.read();
         objects.values().filter(|object| keep(object)).cloned().collect()
+    }
+}
+
+/// Reads one object; one that is not of its kind's shape counts as absent, and the log says so.
+fn read<P: Projection>(seen: Seen) -> Option<(ObjectKey, P)> {
+    let key = ObjectKey::of(&seen);
+    match seen.read() {
+        Ok(object) => Some((key, object)),
+        Err(error) => {
+            tracing::warn!(kind = %P::kind(&()), object = %key, %error, "this object cannot be read and is ignored");
+            None
+        }
+    }
+}
+
+/// Watches until told to stop. Not generic: its code is there once for all kinds.
+async fn follow(
+    api: Api<Seen>,
+    config: watcher::Config,
+    stop: CancellationToken,
+    mut fill: Box<dyn FnMut(watcher::Event<Seen>) + Send>,
+) {
+    let url = api.resource_url().to_string();
+    let mut stream = pin!(
+        watcher(api, config)
+            .default_backoff()
+            .take_until(stop.cancelled_owned())
+    );
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => fill(event),
+            Err(error) => {
+                let problem = mainstay_base::error::chain(&error);
+                tracing::debug!(url, problem, "watch failed, trying again");
+            }
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod events;
 pub mod key;
 pub mod projection;
 pub mod queue;
+mod seen;
 pub mod write;
 
 pub use cache::{Cache, Change, Scope};

@@ -14,8 +14,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
-use crate::tools::{Running, free_port, mainstay, wait};
+use crate::tools::{Running, free_port, full_tier, mainstay, wait};
 
 const WRITERS: usize = 8;
 /// Names per writer: small, so that objects are changed and deleted often.
@@ -25,10 +26,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 fn rounds() -> usize {
-    match std::env::var("MAINSTAY_TEST_TIER").as_deref() {
-        Ok("full") => 200,
-        _ => 4,
-    }
+    if full_tier() { 200 } else { 4 }
 }
 
 /// What one writer knows of one name.
@@ -100,7 +98,13 @@ fn revision_of(map: &ConfigMap) -> u64 {
 }
 
 /// Creates, changes and deletes until the server is gone; every step has a number of its own.
-async fn write(api: Api<ConfigMap>, writer: usize, ledger: Ledger, mut step: u64) -> u64 {
+async fn write(
+    api: Api<ConfigMap>,
+    writer: usize,
+    ledger: Ledger,
+    acks: Arc<Semaphore>,
+    mut step: u64,
+) -> u64 {
     loop {
         step += 1;
         let name = format!("w{writer}-{}", step % NAMES);
@@ -127,11 +131,14 @@ async fn write(api: Api<ConfigMap>, writer: usize, ledger: Ledger, mut step: u64
             made.map(|map| revision_of(&map))
         };
         match done {
-            Ok(revision) => note(Known {
-                acknowledged: (step, (!delete).then_some(step)),
-                revision,
-                attempted: None,
-            }),
+            Ok(revision) => {
+                note(Known {
+                    acknowledged: (step, (!delete).then_some(step)),
+                    revision,
+                    attempted: None,
+                });
+                acks.add_permits(1);
+            }
             Err(kube::Error::Api(status)) => panic!("{name} step {step}: {status:?}"),
             Err(_) => return step,
         }
@@ -250,35 +257,58 @@ impl Follower {
     }
 }
 
-/// One life of the server: what the last one left is checked, then it is killed under load.
-async fn life(
-    folder: &Path,
-    etcd: Option<&str>,
-    ledger: &Ledger,
-    follower: &mut Follower,
-    state: &mut (u64, Vec<u64>),
-    seed: u64,
-) {
-    let mut process = start(folder, etcd);
-    let api = maps(client(folder).await);
-    check(&api, ledger, &mut state.0).await;
-    let upto = newest_event(ledger, follower);
-    tokio::time::timeout(CATCH_UP, follower.follow(&api, upto))
-        .await
-        .expect("the watch catches up");
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| tokio::spawn(write(api.clone(), writer, ledger.clone(), state.1[writer])))
-        .collect();
-    let load = Duration::from_millis(200 + fastrand::Rng::with_seed(seed).u64(..600));
-    let killer = async {
-        tokio::time::sleep(load).await;
-        process.0.kill().expect("it runs");
-        process.0.wait().expect("it ends");
-    };
-    // The watch reads while the writers write, and ends when the server is gone.
-    tokio::join!(killer, follower.follow(&api, None));
-    for (writer, handle) in writers.into_iter().enumerate() {
-        state.1[writer] = handle.await.expect("no writer was refused");
+/// What outlives the server's lives: the client's side of the story.
+struct Story<'a> {
+    folder: &'a Path,
+    etcd: Option<&'a str>,
+    ledger: Ledger,
+    follower: Follower,
+    /// The highest revision that a list showed.
+    highest: u64,
+    /// The last step of each writer.
+    steps: Vec<u64>,
+}
+
+impl Story<'_> {
+    /// Starts the server and checks what the last life left.
+    async fn begin(&mut self) -> (Running, Api<ConfigMap>) {
+        let process = start(self.folder, self.etcd);
+        let api = maps(client(self.folder).await);
+        check(&api, &self.ledger, &mut self.highest).await;
+        let upto = newest_event(&self.ledger, &self.follower);
+        tokio::time::timeout(CATCH_UP, self.follower.follow(&api, upto))
+            .await
+            .expect("the watch catches up");
+        (process, api)
+    }
+
+    /// One life of the server: it is killed in the middle of writes, after `acknowledged` of them were acknowledged.
+    async fn life(&mut self, acknowledged: u32) {
+        let (mut process, api) = self.begin().await;
+        let acks = Arc::new(Semaphore::new(0));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let step = self.steps[writer];
+                tokio::spawn(write(
+                    api.clone(),
+                    writer,
+                    self.ledger.clone(),
+                    acks.clone(),
+                    step,
+                ))
+            })
+            .collect();
+        let killer = async {
+            let reached = acks.acquire_many(acknowledged).await;
+            reached.expect("the semaphore stays open").forget();
+            process.0.kill().expect("it runs");
+            process.0.wait().expect("it ends");
+        };
+        // The watch reads while the writers write, and ends when the server is gone.
+        tokio::join!(killer, self.follower.follow(&api, None));
+        for (writer, handle) in writers.into_iter().enumerate() {
+            self.steps[writer] = handle.await.expect("no writer was refused");
+        }
     }
 }
 
@@ -301,48 +331,42 @@ fn survives(etcd: Option<&str>) {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let ledger = Ledger::default();
-        let mut follower = Follower {
-            revision: 0,
-            state: BTreeMap::new(),
-            events: 0,
+        let mut story = Story {
+            folder: folder.path(),
+            etcd,
+            ledger: Ledger::default(),
+            follower: Follower {
+                revision: 0,
+                state: BTreeMap::new(),
+                events: 0,
+            },
+            highest: 0,
+            steps: vec![0; WRITERS],
         };
         {
             let _first = start(folder.path(), etcd);
             let api = maps(client(folder.path()).await);
             let list = api.list(&ListParams::default()).await.expect("the server lists");
-            follower.revision = list
+            story.follower.revision = list
                 .metadata
                 .resource_version
                 .expect("a revision")
                 .parse()
                 .expect("a number");
         }
-        let mut state = (0, vec![0; WRITERS]);
-        for round in 0..rounds() {
-            life(
-                folder.path(),
-                etcd,
-                &ledger,
-                &mut follower,
-                &mut state,
-                round as u64,
-            )
-            .await;
+        let mut dice = fastrand::Rng::with_seed(1);
+        for _ in 0..rounds() {
+            story.life(dice.u32(20..400)).await;
         }
-        let _last = start(folder.path(), etcd);
-        let api = maps(client(folder.path()).await);
-        check(&api, &ledger, &mut state.0).await;
-        let end = newest_event(&ledger, &follower);
-        tokio::time::timeout(CATCH_UP, follower.follow(&api, end))
-            .await
-            .expect("the watch catches up");
-        let steps: BTreeMap<String, u64> = ledger
+        let _last = story.begin().await;
+        let steps: BTreeMap<String, u64> = story
+            .ledger
             .lock()
             .iter()
             .filter_map(|(name, known)| Some((name.clone(), known.acknowledged.1?)))
             .collect();
-        let seen: BTreeMap<String, u64> = follower
+        let seen: BTreeMap<String, u64> = story
+            .follower
             .state
             .iter()
             .filter(|(name, _)| steps.contains_key(*name))
@@ -350,7 +374,7 @@ fn survives(etcd: Option<&str>) {
             .collect();
         assert_eq!(seen, steps, "the watch missed something");
         assert!(
-            follower.events > 0 && state.1.iter().sum::<u64>() > WRITERS as u64,
+            story.follower.events > 0 && story.steps.iter().sum::<u64>() > WRITERS as u64,
             "there was no load"
         );
     });

@@ -16,7 +16,7 @@ use crate::faults::{
     ready_boot, told, why,
 };
 use crate::support::{Installation, ready_nodes};
-use crate::tools::{Said, apply, kubectl, run, try_kubectl, wait};
+use crate::tools::{self, Said, apply, kubectl, run, try_kubectl, wait};
 
 /// What the issue grants beyond the configured grace.
 const MORE: Duration = Duration::from_secs(10);
@@ -103,6 +103,10 @@ fn interrupt(
         assert_eq!(status.code(), Some(130), "a detached `up` says so");
         assert!(manager(installation).is_some(), "the work goes on without `up`");
     }
+    kill_manager(installation);
+}
+
+fn kill_manager(installation: &Installation) {
     if let Some(pid) = manager(installation) {
         signal(pid, "KILL");
         wait("the killed manager to be gone", LIMIT, || {
@@ -128,6 +132,9 @@ fn interrupted_starts_can_be_run_again(installation: &Installation, manifests: &
         let mut made = hosts.into_iter().flatten().flatten();
         made.any(|host| host.path().join("var.img").exists())
     });
+    if tools::full_tier() {
+        interrupted_at_every_line_of_the_ledger(installation, manifests);
+    }
     let said = run(&mut installation.up_command(manifests));
     assert!(said.well, "up after interruptions: {}{}", said.out, said.err);
     // A second `up` to the same state is quick.
@@ -136,6 +143,32 @@ fn interrupted_starts_can_be_run_again(installation: &Installation, manifests: &
     assert!(said.well, "second up: {}{}", said.out, said.err);
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     assert_eq!(objects(installation), state);
+}
+
+/// From nothing, each start is killed as soon as it has written down one thing more than the one before.
+fn interrupted_at_every_line_of_the_ledger(installation: &Installation, manifests: &Path) {
+    let lines = || {
+        let text = std::fs::read_to_string(installation.folder.join("ledger.jsonl"));
+        text.map_or(0, |text| text.lines().count())
+    };
+    let said = installation.down();
+    assert!(said.well, "down: {}", said.err);
+    let mut seen = lines();
+    loop {
+        let mut up = start(&mut installation.up_command(manifests));
+        let ended = wait("one more line or the end", FIRST, || {
+            let ended = up.try_wait().expect("it is our child");
+            (ended.is_some() || lines() > seen).then_some(ended)
+        });
+        if let Some(status) = ended {
+            assert!(status.success(), "up after {seen} lines: {status}");
+            return;
+        }
+        seen = lines();
+        signal(up.id(), "KILL");
+        up.wait().expect("it is our child");
+        kill_manager(installation);
+    }
 }
 
 /// Names and uids of what `up` made.

@@ -19,6 +19,11 @@ pub fn mainstay() -> PathBuf {
     binary
 }
 
+/// Whether the long forms of tests are asked for: `make test-all`.
+pub fn full_tier() -> bool {
+    std::env::var("MAINSTAY_TEST_TIER").is_ok_and(|tier| tier == "full")
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
