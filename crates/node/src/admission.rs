@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Pod;
 pub use mainstay_nodepolicy::admission::{Decision, Refusal, place, predicates, sysctl, under_pressure};
+use mainstay_nodepolicy::resize::Pending;
 
 use crate::context::Shared;
 use crate::eviction::thresholds::Condition;
@@ -27,8 +28,7 @@ pub fn decide(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Decision {
     if let Some(refusal) = refusal {
         return refusal.into();
     }
-    let given = shared.cpus.admit(pod).and_then(|()| shared.devices.admit(pod));
-    if let Err(refusal) = given {
+    if let Err(refusal) = allot(shared, pod) {
         give_back(shared, pod);
         return refusal.into();
     }
@@ -40,6 +40,27 @@ pub fn decide(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Decision {
         give_back(shared, pod);
     }
     decision
+}
+
+/// Gives a pod processors and devices, near each other where the configuration wants that.
+fn allot(shared: &Shared, pod: &Pod) -> Result<(), Refusal> {
+    shared.cpus.giving(|cpus| {
+        shared
+            .devices
+            .giving(|devices| shared.numa.allot(pod, &mut [cpus, devices]))
+    })
+}
+
+/// Why a running pod cannot have the resources that its spec asks for now.
+pub fn resize(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Option<Pending> {
+    let given = shared.allocations.of(podspec::uid(pod)).given;
+    let never = mainstay_nodepolicy::resize::infeasible(pod, &given, shared.cpus.is_static());
+    never.or_else(|| {
+        let misfits = predicates::misfits(&shared.own_node.view(shared), pod, others);
+        misfits
+            .first()
+            .map(|misfit| Pending::Deferred(misfit.refusal().message))
+    })
 }
 
 fn give_back(shared: &Shared, pod: &Pod) {

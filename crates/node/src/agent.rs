@@ -1,6 +1,7 @@
 //! The running agent: makes the parts, starts them, stops them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::NodeAddress;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::events::{EventKind, Recorder};
+use mainstay_nodepolicy::numa;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,7 @@ use crate::facts::{Facts, address_towards};
 use crate::fetch::Fetcher;
 use crate::node_status::{self, Seen};
 use crate::own_node::OwnNode;
+use crate::pods::allocations::Allocations;
 use crate::pods::manager::Manager;
 use crate::pods::source;
 use crate::podspec::runtime_config::{NodeSide, Resolver};
@@ -62,6 +65,12 @@ pub enum AgentError {
     /// The machine's processors cannot be managed as the configuration says.
     #[error("cpuManagerPolicy: {why}")]
     Cpus {
+        /// What is wrong.
+        why: String,
+    },
+    /// The machine's memory nodes cannot be managed as the configuration says.
+    #[error("topologyManagerPolicy: {why}")]
+    Topology {
         /// What is wrong.
         why: String,
     },
@@ -112,6 +121,7 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(eviction::keep(manager.clone()));
     parts.spawn(cpus::keep(manager.clone()));
     parts.spawn(devices::keep(manager.clone()));
+    parts.spawn(devices::podresources::keep(manager.clone()));
     if let Some(listener) = listener {
         parts.spawn(server::run(manager.clone(), listener));
     }
@@ -157,7 +167,11 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
         .map_err(|why| AgentError::Sysctls { why })?;
     let cpus =
         Cpus::of_machine(kubelet, facts.cpus, &settings.dirs.root).map_err(|why| AgentError::Cpus { why })?;
+    let numa = numa::Manager::of(kubelet, numa::Nodes::read(Path::new("/sys/devices/system/node")))
+        .map_err(|why| AgentError::Topology { why })?;
     Ok(Shared {
+        allocations: Allocations::new(&settings.dirs.root),
+        numa,
         cri: Cri::new(&kubelet.container_runtime_endpoint)?,
         health: RuntimeHealth::new(clock.clone()),
         status_wanted: Notify::new(),

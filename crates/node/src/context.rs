@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::facts::Facts;
 use crate::fetch::Fetcher;
 use crate::own_node::OwnNode;
+use crate::pods::allocations::Allocations;
 use crate::podspec::runtime_config::NodeSide;
 use crate::pressure::PressureCell;
 use crate::runtime_health::RuntimeHealth;
@@ -59,6 +60,10 @@ pub struct Shared {
     pub shutting_down: AtomicBool,
     /// Device plug-ins and who has which device.
     pub devices: Arc<DevicePlugins>,
+    /// What pods were given.
+    pub allocations: Allocations,
+    /// How near to each other processors and devices of a pod must be.
+    pub numa: mainstay_nodepolicy::numa::Manager,
     /// Who has which processors.
     pub cpus: Cpus,
     /// The node's addresses.

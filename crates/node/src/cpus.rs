@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 pub use mainstay_nodepolicy::cpus::{CpuShare, policy, policy_of, set, take, topology};
+use mainstay_nodepolicy::numa;
+use mainstay_nodepolicy::numa::allot::{Giver, Nothing};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -16,7 +18,7 @@ use crate::context::Shared;
 use crate::cri::runtime_v1 as v1;
 use crate::pods::manager::Manager;
 use crate::podspec::{self, labels};
-use policy::{AllocationError, Assignments, StaticPolicy};
+use policy::{Assignments, StaticPolicy};
 use set::CpuSet;
 use topology::Topology;
 
@@ -72,22 +74,31 @@ impl Cpus {
         }
     }
 
-    /// Gives a pod its processors and keeps that on disk.
+    /// Runs `give` on a draft and keeps what that gave, also on disk, unless it refused.
+    ///
+    /// # Errors
+    /// What `give` said.
+    pub fn giving(&self, give: impl FnOnce(&mut dyn Giver) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else {
+            return give(&mut Nothing);
+        };
+        let mut held = self.held.lock();
+        let mut draft = policy.draft(&held);
+        give(&mut draft)?;
+        if *held != draft.held {
+            self.save(&draft.held);
+            *held = draft.held;
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Gives a pod its processors, wherever these are.
     ///
     /// # Errors
     /// The refusal of the pod.
     pub fn admit(&self, pod: &Pod) -> Result<(), Refusal> {
-        let Some(policy) = &self.policy else {
-            return Ok(());
-        };
-        let mut held = self.held.lock();
-        let now = policy.allocate(&held, pod).map_err(refusal)?;
-        if *held != now {
-            self.save(&now);
-            *held = now;
-            self.changed.notify_one();
-        }
-        Ok(())
+        self.giving(|cpus| numa::Manager::default().allot(pod, &mut [cpus]))
     }
 
     /// Takes a pod's processors back.
@@ -134,22 +145,27 @@ impl Cpus {
         }
     }
 
+    /// The processors that a container has to itself.
+    pub fn exclusive(&self, uid: &str, container: &str) -> CpuSet {
+        self.held.lock().of(uid, container).cloned().unwrap_or_default()
+    }
+
+    /// The processors that containers can have to themselves.
+    pub fn allocatable(&self) -> CpuSet {
+        self.policy
+            .as_ref()
+            .map(StaticPolicy::allocatable)
+            .unwrap_or_default()
+    }
+
+    /// Whether containers can have processors to themselves.
+    pub fn is_static(&self) -> bool {
+        self.policy.is_some()
+    }
+
     /// Whether a container of the pod has processors of its own.
     pub fn has_exclusive(&self, uid: &str) -> bool {
         self.held.lock().exclusive.contains_key(uid)
-    }
-}
-
-fn refusal(error: AllocationError) -> Refusal {
-    match &error {
-        AllocationError::TooFew(_) => Refusal {
-            reason: "UnexpectedAdmissionError".to_owned(),
-            message: format!("Allocate failed due to {error}, which is unexpected"),
-        },
-        _ => Refusal {
-            reason: "SMTAlignmentError".to_owned(),
-            message: error.to_string(),
-        },
     }
 }
 

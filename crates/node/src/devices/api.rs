@@ -167,6 +167,36 @@ pub struct AllocateResponse {
     pub container_responses: Vec<ContainerAllocateResponse>,
 }
 
+/// Asks which devices go well together in one container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PreferredRequest {
+    /// To choose from.
+    #[prost(string, repeated, tag = "1")]
+    pub available: Vec<String>,
+    /// To be among them.
+    #[prost(string, repeated, tag = "2")]
+    pub must_include: Vec<String>,
+    /// How many.
+    #[prost(int32, tag = "3")]
+    pub size: i32,
+}
+
+/// Requests of containers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PreferredAllocationRequest {
+    /// One of each container.
+    #[prost(message, repeated, tag = "1")]
+    pub container_requests: Vec<PreferredRequest>,
+}
+
+/// Answers [`PreferredAllocationRequest`], in its order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PreferredAllocationResponse {
+    /// One of each container.
+    #[prost(message, repeated, tag = "1")]
+    pub container_responses: Vec<DeviceIds>,
+}
+
 /// A client of one plug-in; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PluginClient(tonic::client::Grpc<Channel>);
@@ -210,6 +240,26 @@ impl PluginClient {
             .unary(Request::new(request), path, codec)
             .await?
             .into_inner())
+    }
+
+    /// Asks which devices go well together in a container.
+    ///
+    /// # Errors
+    /// What the plug-in or the transport said.
+    pub async fn preferred(&mut self, request: PreferredRequest) -> Result<DeviceIds, Status> {
+        self.ready().await?;
+        let path = http::uri::PathAndQuery::from_static("/v1beta1.DevicePlugin/GetPreferredAllocation");
+        let codec: ProstCodec<PreferredAllocationRequest, PreferredAllocationResponse> =
+            ProstCodec::default();
+        let request = PreferredAllocationRequest {
+            container_requests: vec![request],
+        };
+        let answer = self
+            .0
+            .unary(Request::new(request), path, codec)
+            .await?
+            .into_inner();
+        Ok(answer.container_responses.into_iter().next().unwrap_or_default())
     }
 
     /// Lets the plug-in prepare devices right before a container starts.

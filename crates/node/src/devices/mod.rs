@@ -1,15 +1,18 @@
 //! Device plug-ins: they register on a socket, list their devices, and say what a container needs to use them.
 
 pub mod api;
-pub mod book;
+pub mod podresources;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use mainstay_base::clock::SharedClock;
+use mainstay_nodepolicy::devices::{Book, Draft, Listed, Preferences, Question};
+use mainstay_nodepolicy::numa;
+use mainstay_nodepolicy::numa::allot::Giver;
 use mainstay_semantics::resource_name::is_extended;
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
@@ -21,10 +24,11 @@ use crate::context::Shared;
 use crate::cri::unix_channel;
 use crate::node_status;
 use crate::pods::manager::Manager;
+use crate::podspec;
 use api::{
-    AllocateRequest, ContainerAllocateResponse, DeviceIds, PluginClient, RegisterRequest, Registrar, VERSION,
+    AllocateRequest, ContainerAllocateResponse, Device, DeviceIds, HEALTHY, PluginClient, PreferredRequest,
+    RegisterRequest, Registrar, VERSION,
 };
-use book::Book;
 
 /// Folder of the sockets below the agent's folder.
 const FOLDER: &str = "device-plugins";
@@ -44,6 +48,26 @@ const RETRY: Duration = Duration::from_secs(30);
 struct Plugin {
     client: PluginClient,
     pre_start: bool,
+}
+
+/// A device with its resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneDevice {
+    /// The extended resource.
+    pub resource: String,
+    /// The device's id.
+    pub id: String,
+    /// Memory nodes near it.
+    pub nodes: Vec<u32>,
+}
+
+fn listed(device: Device) -> Listed {
+    let nodes = device.topology.into_iter().flat_map(|t| t.nodes);
+    Listed {
+        healthy: device.health == HEALTHY,
+        nodes: nodes.filter_map(|n| u32::try_from(n.id).ok()).collect(),
+        id: device.id,
+    }
 }
 
 /// A registration to follow.
@@ -105,20 +129,109 @@ impl DevicePlugins {
         self.book().status(self.clock.monotonic())
     }
 
-    /// Gives a pod its devices.
+    /// Runs `give` on a draft and keeps what that gave, also on disk, unless it refused.
+    ///
+    /// # Errors
+    /// What `give` said.
+    pub fn giving(&self, give: impl FnOnce(&mut dyn Giver) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let mut book = self.book();
+        let mut draft = Draft::new(&book);
+        give(&mut draft)?;
+        if draft.book.has_other_assignments(&book) {
+            *book = draft.book;
+            self.save(&book);
+        }
+        Ok(())
+    }
+
+    /// Gives a pod its devices, wherever these are.
     ///
     /// # Errors
     /// The refusal of the pod.
     pub fn admit(&self, pod: &Pod) -> Result<(), Refusal> {
-        let mut book = self.book();
-        let changed = book.allocate(pod).map_err(|why| Refusal {
-            reason: "UnexpectedAdmissionError".to_owned(),
-            message: format!("Allocate failed due to {why}, which is unexpected"),
-        })?;
-        if changed {
-            self.save(&book);
+        self.giving(|devices| numa::Manager::default().allot(pod, &mut [devices]))
+    }
+
+    /// Asks plug-ins which devices go well together, before anything of the pod starts.
+    async fn ask_preferences(&self, pod: &Pod) {
+        let uid = podspec::uid(pod);
+        let mut said = Preferences::new();
+        loop {
+            let asked = {
+                let mut book = self.book();
+                if !book.has_preference(uid) {
+                    return;
+                }
+                let Ok((found, questions)) = book.reconsidered(pod, &said) else {
+                    return;
+                };
+                if questions.is_empty() {
+                    book.take(uid, &found);
+                    self.save(&book);
+                    return;
+                }
+                questions
+            };
+            // Later questions depend on the answers to earlier ones.
+            let Some(question) = asked.into_iter().next() else {
+                return;
+            };
+            let answer = self.preferred(&question).await;
+            said.insert((question.container, question.resource), answer);
         }
-        Ok(())
+    }
+
+    /// What a plug-in prefers; nothing when it does not say.
+    async fn preferred(&self, question: &Question) -> BTreeSet<String> {
+        let Some(mut plugin) = self.plugin(&question.resource) else {
+            return BTreeSet::new();
+        };
+        let request = PreferredRequest {
+            available: question.available.iter().cloned().collect(),
+            must_include: question.included.iter().cloned().collect(),
+            size: i32::try_from(question.count).unwrap_or(i32::MAX),
+        };
+        let answer = tokio::time::timeout(ANSWER_LIMIT, plugin.client.preferred(request)).await;
+        match answer {
+            Ok(Ok(ids)) => ids.devices_ids.into_iter().collect(),
+            failed => {
+                tracing::warn!(
+                    resource = question.resource,
+                    ?failed,
+                    "a device plug-in did not say what it prefers"
+                );
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// The devices of a container.
+    pub fn of(&self, uid: &str, container: &str) -> Vec<OneDevice> {
+        let book = self.book();
+        let each = |resource: String, ids: BTreeSet<String>| {
+            let book = &book;
+            let devices = ids.into_iter().map(move |id| OneDevice {
+                nodes: book.nodes_of(&resource, &id),
+                resource: resource.clone(),
+                id,
+            });
+            devices.collect::<Vec<OneDevice>>()
+        };
+        let assigned = book.of(uid, container).into_iter();
+        assigned.flat_map(|(resource, ids)| each(resource, ids)).collect()
+    }
+
+    /// All devices that may be used, whoever has them.
+    pub fn usable(&self) -> Vec<OneDevice> {
+        let book = self.book();
+        let each = book.usable().flat_map(|(resource, devices)| {
+            devices.into_iter().map(|device| OneDevice {
+                resource: resource.clone(),
+                id: device.id.clone(),
+                nodes: device.nodes.clone(),
+            })
+        });
+        each.collect()
     }
 
     /// Takes a pod's devices back.
@@ -148,7 +261,11 @@ impl DevicePlugins {
     ///
     /// # Errors
     /// In words for the container's waiting state.
-    pub async fn prepare(&self, uid: &str, container: &str) -> Result<ContainerAllocateResponse, String> {
+    pub async fn prepare(&self, pod: &Pod, container: &str) -> Result<ContainerAllocateResponse, String> {
+        let uid = podspec::uid(pod);
+        if !self.has_answers(uid) {
+            self.ask_preferences(pod).await;
+        }
         let assigned = self.book().of(uid, container);
         let mut all = ContainerAllocateResponse::default();
         for (resource, ids) in assigned {
@@ -166,6 +283,11 @@ impl DevicePlugins {
             all.cdi_devices.extend(answer.cdi_devices);
         }
         Ok(all)
+    }
+
+    /// Whether a plug-in has prepared anything for the pod: its devices cannot be others any more.
+    fn has_answers(&self, uid: &str) -> bool {
+        self.answers.lock().keys().any(|(of, _, _)| of == uid)
     }
 
     async fn ask(
@@ -206,7 +328,11 @@ impl DevicePlugins {
             Ok(mut stream) => {
                 while let Ok(Some(list)) = stream.message().await {
                     let mut book = self.book();
-                    book.listed(&resource, generation, &list.devices);
+                    book.listed(
+                        &resource,
+                        generation,
+                        list.devices.into_iter().map(listed).collect(),
+                    );
                     self.save(&book);
                     self.changed.notify_one();
                 }
@@ -240,12 +366,15 @@ impl Registrar for DevicePlugins {
         let channel = unix_channel(&self.folder.join(&request.endpoint))
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let client = PluginClient::new(channel);
+        let options = request.options.unwrap_or_default();
         let plugin = Plugin {
             client: client.clone(),
-            pre_start: request.options.is_some_and(|o| o.pre_start_required),
+            pre_start: options.pre_start_required,
         };
         self.plugins.lock().insert(resource.clone(), plugin);
-        let generation = self.book().registered(&resource);
+        let generation = self
+            .book()
+            .registered(&resource, options.get_preferred_allocation_available);
         tracing::info!(
             resource,
             endpoint = request.endpoint,

@@ -21,21 +21,27 @@ use crate::volumes::{self, content::Objects};
 /// Longest termination message.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The limits of the pod's cgroup.
+pub fn pod_limits(shared: &Shared, pod: &Pod) -> qos::PodCgroup {
+    let kubelet = &shared.settings.kubelet;
+    let period = kubelet.cpu_cfs_quota_period.as_micros() as i64;
+    let quota = kubelet.cpu_cfs_quota && !shared.cpus.has_exclusive(podspec::uid(pod));
+    let spec = pod.spec.clone().unwrap_or_default();
+    let mut limits = qos::pod_cgroup(&spec, qos::class(pod), quota, period);
+    limits.pids = Some(kubelet.pod_pids_limit).filter(|l| *l > 0);
+    limits
+}
+
 /// Makes the pod's cgroup; returns the parent to give to the runtime.
 ///
 /// # Errors
 /// In words for the pod's event.
 pub fn make_cgroup(shared: &Shared, pod: &Pod) -> Result<String, String> {
-    let (Some(tree), Some(spec)) = (&shared.cgroups, pod.spec.as_ref()) else {
+    let Some(tree) = &shared.cgroups else {
         return Ok(String::new());
     };
     let class = qos::class(pod);
-    let kubelet = &shared.settings.kubelet;
-    let period = kubelet.cpu_cfs_quota_period.as_micros() as i64;
-    let quota = kubelet.cpu_cfs_quota && !shared.cpus.has_exclusive(podspec::uid(pod));
-    let mut limits = qos::pod_cgroup(spec, class, quota, period);
-    limits.pids = Some(kubelet.pod_pids_limit).filter(|l| *l > 0);
-    tree.ensure_pod(class, podspec::uid(pod), &limits)
+    tree.ensure_pod(class, podspec::uid(pod), &pod_limits(shared, pod))
         .map_err(|e| mainstay_base::error::chain(&e))?;
     Ok(tree.runtime_parent(class, podspec::uid(pod)))
 }
@@ -219,7 +225,7 @@ impl StartContext<'_> {
     ) -> Result<v1::ContainerConfig, String> {
         security::verify_non_root(self.pod, container, &image)?;
         let uid = podspec::uid(self.pod);
-        let given = self.shared.devices.prepare(uid, &container.name).await?;
+        let given = self.shared.devices.prepare(self.pod, &container.name).await?;
         let env = env::environment(self.pod, container, &self.sources())?;
         let env = devices::with_device_env(env, &given.envs);
         let ip = self.pod_ips().into_iter().next().unwrap_or_default();
@@ -282,6 +288,9 @@ impl StartContext<'_> {
         let id = made
             .map_err(|e| failed("CreateContainerError", e.message()))?
             .container_id;
+        shared
+            .allocations
+            .told(podspec::uid(pod), &container.name, container.resources.as_ref());
         let event = |reason: &str, verb: &str| {
             shared.events.container(
                 pod,

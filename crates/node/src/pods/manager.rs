@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use mainstay_control::events::EventKind;
+use mainstay_nodepolicy::resize::{self, Pending};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -86,16 +87,20 @@ impl Manager {
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| !entry.task.is_finished());
         if let Some(entry) = entries.get(&uid) {
+            self.resize(&entries, &pod);
             entry.inbox.update(pod);
             return;
         }
+        self.shared.allocations.admit(&pod);
         let inbox = Arc::new(Inbox::new(pod.clone()));
         let mut after = Vec::new();
         let mut refused = false;
         if is_known_to_run(&pod) {
-            if !is_over(&pod) {
-                cpus::adopt(&self.shared, &pod);
-                devices::adopt(&self.shared, &pod);
+            if !podspec::is_over(&pod) {
+                let given = self.shared.allocations.given(&pod);
+                cpus::adopt(&self.shared, &given);
+                devices::adopt(&self.shared, &given);
+                self.resize(&entries, &pod);
             }
         } else {
             match self.decide(&entries, &pod) {
@@ -132,12 +137,66 @@ impl Manager {
     }
 
     fn decide(&self, entries: &HashMap<String, Entry>, pod: &Pod) -> Decision {
-        let active = entries.values().filter(|e| !e.refused && !e.inbox.has_finished());
-        let mut others: Vec<Arc<Pod>> = active.map(|e| e.inbox.pod()).collect();
-        others.retain(|p| !is_over(p));
-        others.sort_by(|a, b| podspec::uid(a).cmp(podspec::uid(b)));
+        let others = self.others(entries, podspec::uid(pod));
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
         crate::admission::decide(&self.shared, pod, &others)
+    }
+
+    /// The pods that take room beside one, with the resources that they were given.
+    fn others(&self, entries: &HashMap<String, Entry>, uid: &str) -> Vec<Arc<Pod>> {
+        let active = entries.values().filter(|e| !e.refused && !e.inbox.has_finished());
+        let mut others: Vec<Arc<Pod>> = active.map(|e| e.inbox.pod()).collect();
+        others.retain(|p| !podspec::is_over(p) && podspec::uid(p) != uid);
+        others.sort_by(|a, b| podspec::uid(a).cmp(podspec::uid(b)));
+        others.iter().map(|p| self.shared.allocations.given(p)).collect()
+    }
+
+    /// Looks whether a running pod asks for other resources than it was given, and whether it can have them.
+    fn resize(&self, entries: &HashMap<String, Entry>, pod: &Arc<Pod>) {
+        let (uid, allocations) = (podspec::uid(pod), &self.shared.allocations);
+        if podspec::is_over(pod) || !resize::differs(pod, &allocations.of(uid).given) {
+            allocations.hold(uid, None);
+            return;
+        }
+        if !self.knows_all() {
+            let text = "the node does not know all of its pods yet";
+            allocations.hold(uid, Some(Pending::Deferred(text.to_owned())));
+            return;
+        }
+        let others = self.others(entries, uid);
+        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+        let Some(pending) = crate::admission::resize(&self.shared, pod, &others) else {
+            allocations.give(pod);
+            let text = format!("Pod resize started: {}", resize::summary(pod, ""));
+            self.shared
+                .events
+                .pod(pod, EventKind::Normal, "ResizeStarted", text);
+            return;
+        };
+        let reason = pending.reason();
+        let text = format!("Pod resize {reason}: {}", resize::summary(pod, pending.message()));
+        if allocations.hold(uid, Some(pending)) {
+            let event = format!("Resize{reason}");
+            self.shared.events.pod(pod, EventKind::Warning, &event, text);
+        }
+    }
+
+    /// Looks again at resizes that had to wait for room.
+    fn retry_resizes(&self) {
+        if !self.knows_all() {
+            return;
+        }
+        let deferred = self.shared.allocations.deferred();
+        let entries = self.entries.lock();
+        for entry in deferred.iter().filter_map(|uid| entries.get(uid)) {
+            let pod = entry.inbox.pod();
+            let pending = || self.shared.allocations.of(podspec::uid(&pod)).pending;
+            let before = pending();
+            self.resize(&entries, &pod);
+            if pending() != before {
+                entry.inbox.wake.notify_one();
+            }
+        }
     }
 
     fn refuse(&self, inbox: &Inbox, refusal: &Refusal) {
@@ -184,11 +243,13 @@ impl Manager {
     /// Weighs the class cgroups by the requests of the pods that run.
     fn weigh_classes(&self) {
         let Some(tree) = &self.shared.cgroups else { return };
-        let pods = self.pods();
+        let mut pods = self.pods();
+        pods.iter_mut()
+            .for_each(|pod| *pod = self.shared.allocations.given(pod));
         let kubelet = &self.shared.settings.kubelet;
         let memory = crate::own_node::allocatable(&self.shared).get("memory").copied();
         let percent = kubelet.qos_reserved_memory_percent();
-        let active = pods.iter().filter(|p| !is_over(p)).map(|p| &**p);
+        let active = pods.iter().filter(|p| !podspec::is_over(p)).map(|p| &**p);
         let tiers = node_cgroups::tiers(active, memory, percent);
         let mut held = self.tiers.lock();
         if *held == tiers {
@@ -298,6 +359,7 @@ impl Manager {
                         self.wake(uid);
                     }
                     self.remove_orphans(now.keys()).await;
+                    self.retry_resizes();
                     self.weigh_classes();
                     seen = now;
                 }
@@ -413,10 +475,5 @@ impl Manager {
 fn is_known_to_run(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let begun = status.is_some_and(|s| s.start_time.is_some());
-    begun || is_over(pod) || pod.metadata.deletion_timestamp.is_some()
-}
-
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    begun || podspec::is_over(pod) || pod.metadata.deletion_timestamp.is_some()
 }

@@ -1,9 +1,11 @@
 //! Pods on this node: where they come from, what the runtime shows of them, one worker for each.
 
+pub mod allocations;
 pub mod create;
 pub mod images;
 pub mod manager;
 pub mod observe;
+pub mod resize;
 pub mod source;
 pub mod status_writer;
 pub mod terminate;

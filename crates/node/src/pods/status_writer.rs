@@ -104,9 +104,10 @@ impl StatusQueue {
             while under_way.len() < AT_ONCE {
                 let Some((uid, wanted)) = self.take() else { break };
                 let api = &api;
+                let before = self.written.lock().get(&uid).cloned();
                 under_way.push(async move {
                     let client = api.joined().await;
-                    let result = write(&client, &wanted).await;
+                    let result = write(&client, &wanted, before.as_ref()).await;
                     (uid, wanted, result)
                 });
             }
@@ -149,11 +150,44 @@ impl StatusQueue {
     }
 }
 
-async fn write(client: &kube::Client, wanted: &Wanted) -> Result<(), kube::Error> {
+/// Conditions of ours that come and go: a merge alone would keep those that went.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// The passing conditions that a status has.
+fn passing(status: Option<&PodStatus>) -> impl Iterator<Item = &'static str> {
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let has = move |kind: &&str| conditions.iter().any(|c| c.type_ == *kind);
+    PASSING.into_iter().filter(has)
+}
+
+/// The patch that brings a status about.
+fn patch_of(wanted: &Wanted, before: Option<&PodStatus>) -> serde_json::Value {
+    let mut patch = json!({"status": wanted.status});
+    let now: Vec<&str> = passing(Some(&wanted.status)).collect();
+    let mut gone: Vec<&str> = passing(before)
+        .chain(passing(wanted.pod.status.as_ref()))
+        .collect();
+    gone.sort_unstable();
+    gone.dedup();
+    gone.retain(|kind| !now.contains(kind));
+    if let Some(conditions) = patch["status"]["conditions"].as_array_mut() {
+        conditions.extend(
+            gone.into_iter()
+                .map(|kind| json!({"type": kind, "$patch": "delete"})),
+        );
+    }
+    patch
+}
+
+async fn write(
+    client: &kube::Client,
+    wanted: &Wanted,
+    before: Option<&PodStatus>,
+) -> Result<(), kube::Error> {
     let api: Api<Pod> = Api::namespaced(client.clone(), podspec::namespace(&wanted.pod));
     let name = podspec::name(&wanted.pod);
     let uid = podspec::uid(&wanted.pod);
-    let mut patch = json!({"status": wanted.status});
+    let mut patch = patch_of(wanted, before);
     // The API server's copy of a static pod has another UID.
     let is_static = podspec::is_static(&wanted.pod);
     if !is_static {

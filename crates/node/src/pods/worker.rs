@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use mainstay_control::events::EventKind;
+use mainstay_nodepolicy::resize;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::allocations::Allocation;
+use super::conditions::Verdict;
 use super::create::{StartContext, make_cgroup, make_sandbox, next_attempt};
 use super::images::{PullBackoff, Waiting};
 use super::observe::{EndedCache, observe};
@@ -26,6 +29,8 @@ use crate::volumes;
 const RESYNC: Duration = Duration::from_secs(90);
 /// Wait after something failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// Wait before a resize that could not be carried out is tried again.
+const AFTER_FAILED_RESIZE: Duration = Duration::from_secs(10);
 /// How often changing volume content is looked at.
 const REFRESH: Duration = Duration::from_secs(30);
 
@@ -154,6 +159,7 @@ pub struct Worker {
     messages: HashMap<String, String>,
     status: Option<PodStatus>,
     resources_given_back: bool,
+    resizing: bool,
     ends_counted: HashMap<String, i64>,
 }
 
@@ -172,6 +178,7 @@ impl Worker {
             messages: HashMap::new(),
             status: None,
             resources_given_back: false,
+            resizing: false,
             ends_counted: HashMap::new(),
         }
     }
@@ -200,7 +207,7 @@ impl Worker {
     }
 
     async fn step(&mut self, order: &Order) -> Next {
-        let pod = &order.pod;
+        let pod = &self.shared.allocations.given(&order.pod);
         let view = match observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await {
             Ok(view) => view,
             Err(error) => {
@@ -215,7 +222,7 @@ impl Worker {
         self.read_messages(&view);
         match &order.end {
             Some(end) => self.finish(pod, &view, end).await,
-            None if is_over(pod) => self.keep_over(pod, &view).await,
+            None if podspec::is_over(pod) => self.keep_over(pod, &view).await,
             None => self.keep_running(pod, view).await,
         }
     }
@@ -290,7 +297,10 @@ impl Worker {
                 // The object's end arrives as `Gone`; until then the request is repeated now and then.
                 Next::Look(Duration::from_secs(10))
             }
-            _ => Next::Finished,
+            _ => {
+                self.shared.allocations.forget(podspec::uid(pod));
+                Next::Finished
+            }
         }
     }
 
@@ -323,6 +333,11 @@ impl Worker {
     }
 
     fn write_status(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, failure: Option<Failure<'_>>) {
+        let allocation = self.shared.allocations.of(podspec::uid(pod));
+        let resize = match ended {
+            true => Vec::new(),
+            false => self.resize_conditions(pod, view, &allocation),
+        };
         let verdicts = &self.shared.verdicts;
         let runtime = self.shared.health.known().version;
         let api_status = pod.status.clone().unwrap_or_default();
@@ -344,6 +359,8 @@ impl Worker {
             host_ips: &self.shared.host_ips,
             ended,
             failure,
+            actual: &allocation.actual,
+            resize,
             before: &before,
             now: self.shared.clock.now(),
         });
@@ -357,7 +374,7 @@ impl Worker {
             return Next::Rest;
         };
         self.watch_probes(pod, spec, &view);
-        let actions = {
+        let mut actions = {
             let verdicts = &self.shared.verdicts;
             plan(spec, &view, |seen| {
                 let container = find(spec, &seen.name);
@@ -367,8 +384,16 @@ impl Worker {
         if actions.kill_pod && actions.create_sandbox.is_none() {
             return self.complete(pod, &view).await;
         }
-        let (actions, wait) = self.hold_back(pod, spec, &view, actions);
+        let actual = self.shared.allocations.of(podspec::uid(pod)).actual;
+        let updates = resize::plan(spec, &view, &actual, &mut actions);
+        let (actions, mut wait) = self.hold_back(pod, spec, &view, actions);
         self.write_status(pod, &view, false, None);
+        if !updates.is_empty() {
+            if !self.resize(pod, &updates).await {
+                wait = Some(wait.map_or(AFTER_FAILED_RESIZE, |w| w.min(AFTER_FAILED_RESIZE)));
+            }
+            self.write_status(pod, &view, false, None);
+        }
         if actions.is_empty() {
             terminate::collect_garbage(&self.shared, &view).await;
             return self.rest(pod, spec, wait).await;
@@ -385,6 +410,46 @@ impl Worker {
             Ok(false) => Next::Look(self.soonest(wait)),
             Err(pause) => Next::Look(pause),
         }
+    }
+
+    /// Brings containers to what the pod was given; tells whether that worked.
+    async fn resize(&self, pod: &Arc<Pod>, updates: &[resize::Update]) -> bool {
+        let result = super::resize::carry_out(&self.shared, pod, updates).await;
+        let error = result.err();
+        if self.shared.allocations.failed(podspec::uid(pod), error.clone())
+            && let Some(why) = &error
+        {
+            let text = format!("Pod resize error: {}", resize::summary(pod, why));
+            self.shared
+                .events
+                .pod(pod, EventKind::Warning, "ResizeError", text);
+        }
+        error.is_none()
+    }
+
+    /// Conditions about a change of the pod's resources.
+    fn resize_conditions(&mut self, pod: &Arc<Pod>, view: &PodView, allocation: &Allocation) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        if let Some(pending) = &allocation.pending {
+            verdicts.push(Verdict {
+                message: Some(pending.message().to_owned()),
+                ..Verdict::holds("PodResizePending", Some(pending.reason()))
+            });
+        }
+        let under_way = resize::is_under_way(pod, view, &allocation.actual);
+        if under_way {
+            verdicts.push(Verdict {
+                message: allocation.error.clone(),
+                ..Verdict::holds("PodResizeInProgress", allocation.error.as_ref().map(|_| "Error"))
+            });
+        } else if self.resizing {
+            let text = format!("Pod resize completed: {}", resize::summary(pod, ""));
+            self.shared
+                .events
+                .pod(pod, EventKind::Normal, "ResizeCompleted", text);
+        }
+        self.resizing = under_way;
+        verdicts
     }
 
     /// All containers have ended and none starts again.
@@ -640,11 +705,6 @@ fn probe_grace(container: &Container) -> Option<i64> {
         .into_iter()
         .flatten()
         .find_map(|p| p.termination_grace_period_seconds)
-}
-
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn find(spec: &PodSpec, name: &str) -> Option<Container> {

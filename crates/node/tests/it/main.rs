@@ -4,5 +4,6 @@
 mod joined;
 mod machine;
 mod plugin;
+mod resize;
 mod rules;
 mod standalone;

@@ -9,8 +9,12 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, PostParams};
 use mainstay_node::cri::unix_channel;
 use mainstay_node::devices::api::{
-    AllocateRequest, AllocateResponse, ContainerAllocateResponse, Device, DeviceSpec, Empty, HEALTHY,
-    ListAndWatchResponse, RegisterRequest, VERSION,
+    AllocateRequest, AllocateResponse, ContainerAllocateResponse, Device, DeviceIds, DevicePluginOptions,
+    DeviceSpec, Empty, HEALTHY, ListAndWatchResponse, PreferredAllocationRequest,
+    PreferredAllocationResponse, RegisterRequest, VERSION,
+};
+use mainstay_node::devices::podresources::{
+    AllocatableResponse, ContainerDevices, GetRequest, GetResponse, ListResponse,
 };
 use mainstay_testkit::{admin, plane};
 use serde_json::json;
@@ -19,13 +23,13 @@ use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use crate::machine::{Agent, BUSYBOX, eventually, on_machine};
+use crate::machine::{Agent, BUSYBOX, Machine, eventually, on_machine};
 use crate::rules::{in_phase, joined, node_user};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const RESOURCE: &str = "example.com/null";
 
-/// Two devices, one of them sick; a container gets /dev/null under another name.
+/// Three devices, one of them sick; it prefers the third; a container gets /dev/null under another name.
 #[derive(Clone)]
 struct Plugin;
 
@@ -46,7 +50,11 @@ impl tonic::server::ServerStreamingService<Empty> for Listing {
             topology: None,
         };
         let list = ListAndWatchResponse {
-            devices: vec![device("one", HEALTHY), device("two", "Unhealthy")],
+            devices: vec![
+                device("one", HEALTHY),
+                device("two", "Unhealthy"),
+                device("three", HEALTHY),
+            ],
         };
         let stream = futures::stream::once(async { Ok(list) }).chain(futures::stream::pending());
         Box::pin(async move { Ok(Response::new(stream.boxed())) })
@@ -77,6 +85,24 @@ impl tonic::server::UnaryService<AllocateRequest> for Allocating {
     }
 }
 
+struct Preferring;
+
+impl tonic::server::UnaryService<PreferredAllocationRequest> for Preferring {
+    type Response = PreferredAllocationResponse;
+    type Future = BoxFuture<Response<PreferredAllocationResponse>, Status>;
+
+    fn call(&mut self, request: Request<PreferredAllocationRequest>) -> Self::Future {
+        let wanted = request.into_inner().container_requests.remove(0);
+        let mut devices_ids = wanted.available;
+        devices_ids.sort_by_key(|id| id != "three");
+        devices_ids.truncate(wanted.size as usize);
+        let answer = PreferredAllocationResponse {
+            container_responses: vec![DeviceIds { devices_ids }],
+        };
+        Box::pin(async move { Ok(Response::new(answer)) })
+    }
+}
+
 impl tonic::server::NamedService for Plugin {
     const NAME: &'static str = "v1beta1.DevicePlugin";
 }
@@ -102,6 +128,11 @@ where
                     tonic::server::Grpc::new(codec)
                         .server_streaming(Listing, request)
                         .await
+                }
+                "/v1beta1.DevicePlugin/GetPreferredAllocation" => {
+                    let codec: ProstCodec<PreferredAllocationResponse, PreferredAllocationRequest> =
+                        ProstCodec::default();
+                    tonic::server::Grpc::new(codec).unary(Preferring, request).await
                 }
                 _ => {
                     let codec: ProstCodec<AllocateResponse, AllocateRequest> = ProstCodec::default();
@@ -144,11 +175,79 @@ async fn register(socket: &Path) -> Result<(), Status> {
         version: VERSION.into(),
         endpoint: "null.sock".into(),
         resource_name: RESOURCE.into(),
-        options: None,
+        options: Some(DevicePluginOptions {
+            get_preferred_allocation_available: true,
+            ..Default::default()
+        }),
     };
     let path = http::uri::PathAndQuery::from_static("/v1beta1.Registration/Register");
     let codec: ProstCodec<RegisterRequest, Empty> = ProstCodec::default();
     grpc.unary(Request::new(request), path, codec).await.map(drop)
+}
+
+/// Asks the PodResources API.
+async fn ask<Q, A>(machine: &Machine, method: &'static str, request: Q) -> Result<A, Status>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
+    let socket = machine.path("kubelet/pod-resources/kubelet.sock");
+    let channel = unix_channel(&socket).map_err(|e| Status::unavailable(e.to_string()))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready()
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))?;
+    let codec: ProstCodec<Q, A> = ProstCodec::default();
+    let answer = grpc
+        .unary(
+            Request::new(request),
+            http::uri::PathAndQuery::from_static(method),
+            codec,
+        )
+        .await?;
+    Ok(answer.into_inner())
+}
+
+fn ids(devices: &[ContainerDevices]) -> Vec<String> {
+    devices
+        .iter()
+        .map(|d| format!("{} {}", d.resource_name, d.device_ids.join(",")))
+        .collect()
+}
+
+/// What monitoring agents see: who has the preferred device, what there is, who is unknown.
+async fn check_pod_resources(machine: &Machine) {
+    let list: ListResponse = ask(machine, "/v1.PodResourcesLister/List", Empty {})
+        .await
+        .expect("listed");
+    let container = &list.pod_resources[0].containers[0];
+    assert_eq!(
+        (list.pod_resources[0].name.as_str(), ids(&container.devices)),
+        ("first", vec![format!("{RESOURCE} three")])
+    );
+    let all: AllocatableResponse = ask(
+        machine,
+        "/v1.PodResourcesLister/GetAllocatableResources",
+        Empty {},
+    )
+    .await
+    .expect("told");
+    assert_eq!(
+        ids(&all.devices),
+        [format!("{RESOURCE} one"), format!("{RESOURCE} three")]
+    );
+    let get = |name: &str| GetRequest {
+        pod_name: name.into(),
+        pod_namespace: "default".into(),
+    };
+    let one: GetResponse = ask(machine, "/v1.PodResourcesLister/Get", get("first"))
+        .await
+        .expect("known");
+    assert_eq!(one.pod_resources.as_ref(), list.pod_resources.first());
+    let unknown: Result<GetResponse, Status> =
+        ask(machine, "/v1.PodResourcesLister/Get", get("nobody")).await;
+    let said = unknown.expect_err("there is none");
+    assert_eq!(said.message(), "pod nobody in namespace default not found");
 }
 
 /// Capacity and allocatable of the plug-in's resource.
@@ -175,22 +274,27 @@ fn a_plug_in_offers_devices_a_container_gets_one_and_the_offer_ends_with_the_plu
         register(&folder.join("kubelet.sock")).await.expect("registered");
         let both = |capacity: &str, allocatable: &str| (capacity.to_owned(), allocatable.to_owned());
         eventually("the devices are the node's", LIMIT, async || {
-            (counted(&nodes).await? == both("2", "1")).then_some(())
+            (counted(&nodes).await? == both("3", "2")).then_some(())
         })
         .await;
 
-        let with_device = |name: &str| -> Pod {
+        let with_device = |name: &str, id: &str| -> Pod {
             serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": "n1",
                 "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [{"name": "a", "image": BUSYBOX,
-                "command": ["sh", "-c", "echo for nobody > /dev/special && [ \"$DEVICE\" = one ] && sleep 1000"],
+                "command": ["sh", "-c", format!("echo for nobody > /dev/special && [ \"$DEVICE\" = {id} ] && sleep 1000")],
                 "resources": {"requests": {RESOURCE: "1"}, "limits": {RESOURCE: "1"}}}]}}))
             .expect("a pod")
         };
-        pods.create(&PostParams::default(), &with_device("first"))
+        pods.create(&PostParams::default(), &with_device("first", "three"))
             .await
             .expect("created");
         in_phase(&pods, "first", "Running").await;
-        pods.create(&PostParams::default(), &with_device("second"))
+        check_pod_resources(machine).await;
+        pods.create(&PostParams::default(), &with_device("last", "one"))
+            .await
+            .expect("created");
+        in_phase(&pods, "last", "Running").await;
+        pods.create(&PostParams::default(), &with_device("second", "none"))
             .await
             .expect("created");
         let refused = in_phase(&pods, "second", "Failed").await;
@@ -206,7 +310,7 @@ fn a_plug_in_offers_devices_a_container_gets_one_and_the_offer_ends_with_the_plu
 
         plugin.shutdown_background();
         eventually("nothing can be had any more", LIMIT, async || {
-            (counted(&nodes).await? == both("2", "0")).then_some(())
+            (counted(&nodes).await? == both("3", "0")).then_some(())
         })
         .await;
         agent.stop().await;

@@ -15,6 +15,7 @@ use crate::admission::sysctl::AllowList;
 use crate::cpus::policy::Options;
 use crate::cpus::set::CpuSet;
 use crate::eviction::thresholds;
+use crate::numa;
 use crate::shutdown::PriorityGrace;
 
 /// Fields that the kubelet knows and that change nothing here; naming them is no mistake.
@@ -152,8 +153,12 @@ kubelet_configuration! {
     cpu_manager_policy: String = "none".to_owned();
     /// Options of the static policy, each `true` or `false`.
     cpu_manager_policy_options: BTreeMap<String, String> = BTreeMap::new();
-    /// Only `none` is possible.
+    /// `none`, `best-effort`, `restricted` or `single-numa-node`.
     topology_manager_policy: String = "none".to_owned();
+    /// `container` or `pod`.
+    topology_manager_scope: String = "container".to_owned();
+    /// Options of the topology manager.
+    topology_manager_policy_options: BTreeMap<String, String> = BTreeMap::new();
     /// Only `None` is possible.
     memory_manager_policy: String = "None".to_owned();
     /// Cores withheld from pods under the static policy.
@@ -387,11 +392,6 @@ impl KubeletConfiguration {
                 "must be a list of processors such as 0-3,8",
             ),
             (
-                self.topology_manager_policy != "none",
-                "topologyManagerPolicy",
-                "the topology manager is not supported; use none",
-            ),
-            (
                 self.shutdown_grace_period_critical_pods > self.shutdown_grace_period,
                 "shutdownGracePeriodCriticalPods",
                 "must not be longer than shutdownGracePeriod",
@@ -445,6 +445,11 @@ impl KubeletConfiguration {
         thresholds::parse(self).map_err(|why| refused("evictionHard, evictionSoft", why))?;
         Options::parse(&self.cpu_manager_policy_options)
             .map_err(|why| refused("cpuManagerPolicyOptions", why))?;
+        numa::policy_of(&self.topology_manager_policy)
+            .map_err(|why| refused("topologyManagerPolicy", why))?;
+        numa::scope_of(&self.topology_manager_scope).map_err(|why| refused("topologyManagerScope", why))?;
+        numa::Options::parse(&self.topology_manager_policy_options)
+            .map_err(|why| refused("topologyManagerPolicyOptions", why))?;
         AllowList::new(self.allowed_unsafe_sysctls.iter().map(String::as_str))
             .map_err(|why| refused("allowedUnsafeSysctls", why))?;
         Ok(())
@@ -509,6 +514,7 @@ mod tests {
             "memorySwap: {swapBehavior: LimitedSwap}",
             "memoryManagerPolicy: Static",
             "containerLogMaxFiles: 1",
+            "topologyManagerPolicy: strict",
         ];
         let said: Vec<String> = texts
             .iter()
@@ -520,6 +526,7 @@ mod tests {
                 "memorySwap.swapBehavior: swap is not supported; leave it out or use NoSwap",
                 "memoryManagerPolicy: the memory manager is not supported; use None",
                 "containerLogMaxFiles: must be at least 2",
+                "topologyManagerPolicy: must be none, best-effort, restricted or single-numa-node",
             ]
         );
     }

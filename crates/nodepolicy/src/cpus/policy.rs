@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::set::CpuSet;
 use super::take::{TooFew, distributed, packed};
 use super::topology::{Level, Topology};
-use crate::{plan, podspec, qos};
+use crate::admission::Refusal;
+use crate::numa::allot::{Asking, Giver, asking, at_once};
+use crate::numa::{Hint, Hints, Mask, hints_for};
+use crate::{podspec, qos};
 
 /// `cpuManagerPolicyOptions`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,7 +35,8 @@ const BY_CACHE: &str = "prefer-align-cpus-by-uncorecache";
 /// Options that stand behind a switch which is off.
 const ALPHA: &[&str] = &["align-by-socket", "distribute-cpus-across-cores"];
 
-fn truth(text: &str) -> Option<bool> {
+/// A truth value as the kubelet writes it.
+pub fn truth(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -99,6 +103,21 @@ pub enum AllocationError {
     /// Too few processors are free.
     #[error(transparent)]
     TooFew(#[from] TooFew),
+}
+
+impl From<AllocationError> for Refusal {
+    fn from(error: AllocationError) -> Self {
+        match &error {
+            AllocationError::TooFew(_) => Refusal {
+                reason: "UnexpectedAdmissionError".to_owned(),
+                message: format!("Allocate failed due to {error}, which is unexpected"),
+            },
+            _ => Refusal {
+                reason: "SMTAlignmentError".to_owned(),
+                message: error.to_string(),
+            },
+        }
+    }
 }
 
 /// Who has which processors.
@@ -217,6 +236,9 @@ impl StaticPolicy {
     }
 
     fn take(&self, from: &CpuSet, count: usize) -> Result<CpuSet, TooFew> {
+        if count == 0 {
+            return Ok(CpuSet::default());
+        }
         if self.options.distribute_across_numa {
             let group = match self.options.full_cores_only {
                 true => self.topology.per(Level::Core),
@@ -272,45 +294,130 @@ impl StaticPolicy {
         }
     }
 
-    /// Gives the containers of a pod their processors; what an ended init container had, later ones of the pod may have.
-    /// Nothing changes when one cannot get its share.
+    /// Takes processors of the wanted memory nodes first.
+    fn take_near(&self, from: &CpuSet, count: usize, near: Option<Mask>) -> Result<CpuSet, TooFew> {
+        let aligned = near.map_or(CpuSet::default(), |mask| self.on(from, mask));
+        let first = self.take(&aligned, count.min(aligned.len()))?;
+        let rest = self.take(&from.difference(&first), count - first.len())?;
+        Ok(first.union(&rest))
+    }
+
+    /// Those of some processors that are on these memory nodes.
+    fn on(&self, cpus: &CpuSet, mask: Mask) -> CpuSet {
+        let is_on = |cpu: &u32| self.topology.place(*cpu).is_some_and(|p| mask.contains(p.numa));
+        cpus.iter().filter(is_on).collect()
+    }
+
+    /// From which memory nodes `count` of the processors `free` and all of `must` can come.
+    fn hints_of(&self, free: &CpuSet, must: &CpuSet, count: usize) -> Vec<Hint> {
+        let nodes: Vec<u32> = self.topology.ids(Level::Numa).into_iter().collect();
+        let all = self.topology.cpus();
+        let could = |mask| self.on(&all, mask).len() >= count;
+        let fits = |mask| {
+            let kept = self.on(must, mask).len();
+            kept == must.len() && kept + self.on(free, mask).len() >= count
+        };
+        hints_for(&nodes, could, fits)
+    }
+
+    /// Starts to give the containers of a pod their processors.
+    pub fn draft(&self, held: &Assignments) -> Draft<'_> {
+        Draft {
+            policy: self,
+            held: held.clone(),
+            reusable: CpuSet::default(),
+        }
+    }
+
+    /// The processors that containers can have to themselves.
+    pub fn allocatable(&self) -> CpuSet {
+        self.topology.cpus().difference(&self.reserved)
+    }
+
+    /// Gives the containers of a pod their processors, wherever these are. Nothing changes when one cannot get its share.
     ///
     /// # Errors
     /// Why not.
     pub fn allocate(&self, held: &Assignments, pod: &Pod) -> Result<Assignments, AllocationError> {
-        let mut now = held.clone();
-        let Some(spec) = pod.spec.as_ref() else {
-            return Ok(now);
-        };
-        let uid = podspec::uid(pod);
-        let mut reusable = CpuSet::default();
-        let inits = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .map(|c| (c, !plan::is_sidecar(c)));
-        for (container, passes) in inits.chain(spec.containers.iter().map(|c| (c, false))) {
-            let count = exclusive_cpus(pod, container);
-            if count == 0 {
-                continue;
-            }
-            self.check_cores(&now, count)?;
-            let set = match now.of(uid, &container.name) {
-                Some(set) => set.clone(),
-                None => {
-                    let free = now.shared.difference(&self.reserved).union(&reusable);
-                    self.take(&free, count)?
-                }
-            };
-            now.shared = now.shared.difference(&set);
-            reusable = match passes {
-                true => reusable.union(&set),
-                false => reusable.difference(&set),
-            };
-            let own = now.exclusive.entry(uid.to_owned()).or_default();
-            own.insert(container.name.clone(), set);
+        let mut draft = self.draft(held);
+        for asking in asking(pod) {
+            draft.place(&asking, None)?;
         }
-        Ok(now)
+        Ok(draft.held)
+    }
+}
+
+/// Processors being given to the containers of one pod. What an ended init container had, later ones may have.
+#[derive(Debug)]
+pub struct Draft<'p> {
+    policy: &'p StaticPolicy,
+    /// Who has which, with what was given so far.
+    pub held: Assignments,
+    reusable: CpuSet,
+}
+
+impl Draft<'_> {
+    fn free(&self) -> CpuSet {
+        self.held.shared.difference(&self.policy.reserved)
+    }
+
+    fn place(&mut self, asking: &Asking<'_>, near: Option<Mask>) -> Result<(), AllocationError> {
+        let (uid, name) = (podspec::uid(asking.pod), &asking.container.name);
+        let count = exclusive_cpus(asking.pod, asking.container);
+        if count == 0 {
+            return Ok(());
+        }
+        self.policy.check_cores(&self.held, count)?;
+        let set = match self.held.of(uid, name) {
+            Some(set) => set.clone(),
+            None => {
+                let free = self.free().union(&self.reusable);
+                self.policy.take_near(&free, count, near)?
+            }
+        };
+        self.held.shared = self.held.shared.difference(&set);
+        self.reusable = match asking.passes {
+            true => self.reusable.union(&set),
+            false => self.reusable.difference(&set),
+        };
+        let own = self.held.exclusive.entry(uid.to_owned()).or_default();
+        own.insert(name.clone(), set);
+        Ok(())
+    }
+
+    fn cpu_hints(&self, count: usize, had: Option<&CpuSet>, must: &CpuSet) -> Hints {
+        let hints = match had {
+            Some(had) if had.len() == count => self.policy.hints_of(had, &CpuSet::default(), count),
+            Some(_) => Vec::new(),
+            None => self.policy.hints_of(&self.free(), must, count),
+        };
+        Hints::from([("cpu".to_owned(), Some(hints))])
+    }
+}
+
+impl Giver for Draft<'_> {
+    fn hints(&self, asking: &Asking<'_>) -> Hints {
+        let had = self.held.of(podspec::uid(asking.pod), &asking.container.name);
+        match exclusive_cpus(asking.pod, asking.container) {
+            0 => Hints::new(),
+            count => self.cpu_hints(count, had, &self.reusable),
+        }
+    }
+
+    fn pod_hints(&self, pod: &Pod) -> Hints {
+        let count = at_once(pod, |container| exclusive_cpus(pod, container));
+        if count == 0 {
+            return Hints::new();
+        }
+        let had = self.held.exclusive.get(podspec::uid(pod));
+        let had = had.into_iter().flat_map(BTreeMap::values);
+        let had = had.fold(CpuSet::default(), |all, set| all.union(set));
+        let whole = Some(&had).filter(|had| had.len() == count);
+        self.cpu_hints(count, whole, &had)
+    }
+
+    fn give(&mut self, asking: &Asking<'_>, near: Option<Mask>) -> Result<(), Refusal> {
+        Ok(self.place(asking, near)?)
     }
 }
 
@@ -375,5 +482,46 @@ mod tests {
             ..Default::default()
         };
         assert!(!policy.accepts(&other));
+    }
+
+    #[test]
+    fn processors_come_from_one_memory_node_or_not_at_all() {
+        let topology: Topology = (0..8)
+            .map(|cpu| {
+                let place = Place {
+                    core: cpu,
+                    numa: cpu / 4,
+                    socket: cpu / 4,
+                    ..Default::default()
+                };
+                (cpu, place)
+            })
+            .collect();
+        let policy = StaticPolicy::new(topology, 1, CpuSet::default(), Options::default()).expect("enough");
+        let single = crate::numa::Manager {
+            policy: crate::numa::Policy::SingleNode,
+            nodes: crate::numa::Nodes {
+                ids: vec![0, 1],
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let mut held = policy.initial();
+        let mut allot = |uid: &str, count: &str| -> Result<String, String> {
+            let mut draft = policy.draft(&held);
+            single
+                .allot(&pod(uid, count, count), &mut [&mut draft])
+                .map_err(|r| r.reason)?;
+            held = draft.held;
+            Ok(held.of(uid, "c").map(ToString::to_string).unwrap_or_default())
+        };
+        assert_eq!(allot("a", "4"), Ok("4-7".to_owned()));
+        assert_eq!(allot("b", "4"), Err("TopologyAffinityError".to_owned()));
+        assert_eq!(allot("c", "2"), Ok("1-2".to_owned()));
+        assert_eq!(
+            allot("c", "2"),
+            Ok("1-2".to_owned()),
+            "asked again, it keeps them"
+        );
     }
 }

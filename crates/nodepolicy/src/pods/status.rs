@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions::{self, Verdict};
 use super::pull::Waiting;
 use crate::plan::{ContainerView, PodView, ProbeVerdict, State, is_sidecar};
+use crate::resize::Resources;
 use crate::{podspec, qos};
 
 /// Most bytes of a termination message.
@@ -49,6 +50,10 @@ pub struct Input<'a> {
     pub ended: bool,
     /// Why the node ended or refused the pod.
     pub failure: Option<Failure<'a>>,
+    /// What the runtime was last told of each container's resources.
+    pub actual: &'a Resources,
+    /// Conditions about a change of resources.
+    pub resize: Vec<Verdict>,
     /// The status before, for times that stay.
     pub before: &'a PodStatus,
     /// Now.
@@ -200,7 +205,12 @@ fn container_status(
         restart_count: latest.map_or(0, |c| c.attempt as i32),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: container.resources.clone().filter(|_| verdict.is_some()),
+        resources: input
+            .actual
+            .get(&container.name)
+            .or(container.resources.as_ref())
+            .filter(|_| verdict.is_some())
+            .cloned(),
         allocated_resources: container
             .resources
             .as_ref()
@@ -350,6 +360,7 @@ fn conditions(
             ..Verdict::holds("DisruptionTarget", Some("TerminationByKubelet"))
         });
     }
+    verdicts.extend(input.resize.iter().cloned());
     verdicts.into_iter().map(|v| dated(v, input)).collect()
 }
 
@@ -528,6 +539,8 @@ mod tests {
             host_ips: &[],
             ended,
             failure: None,
+            actual: &Resources::new(),
+            resize: Vec::new(),
             before: &PodStatus::default(),
             now: Timestamp::UNIX_EPOCH,
         });

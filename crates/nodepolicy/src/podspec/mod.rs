@@ -75,6 +75,12 @@ pub fn is_critical(pod: &Pod) -> bool {
     is_static(pod) || is_mirror(pod) || priority.is_some_and(|p| p >= CRITICAL_PRIORITY)
 }
 
+/// Whether the pod has ended for good.
+pub fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Whether the pod runs in the host's network.
 pub fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.host_network) == Some(true)
