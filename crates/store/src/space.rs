@@ -24,8 +24,11 @@ const SCAN_REVISIONS: usize = 128;
 /// A live entry.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
+    /// What is stored.
     pub value: Bytes,
+    /// The revision that wrote it.
     pub revision: u64,
+    /// How soon it is written, and how long its history is.
     pub class: Class,
     /// Unix milliseconds; 0 = never.
     pub expires: i64,
@@ -38,13 +41,19 @@ pub(crate) struct Slot {
 /// One change on its way to the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
+    /// The entry that changes.
     pub key: Key,
     /// `None` = delete.
     pub value: Option<Bytes>,
+    /// How soon it is written, and how long its history is.
     pub class: Class,
+    /// Unix milliseconds; 0 = never.
     pub expires: i64,
+    /// The revision that it replaces; 0 when the entry is new.
     pub prev_revision: u64,
+    /// The log segment that this change is written to; 0 until it is.
     pub segment: u64,
+    /// Bytes that it takes there.
     pub log_bytes: u32,
 }
 
@@ -57,6 +66,7 @@ struct Head {
 /// The state behind a keyspace's lock.
 #[derive(Debug)]
 pub(crate) struct State {
+    /// Its number in the log.
     pub id: u32,
     map: BTreeMap<Key, Slot>,
     queued: HashMap<Key, Head>,
@@ -72,6 +82,7 @@ pub(crate) struct State {
 /// A keyspace; shared by its stores, its watches and the committer.
 #[derive(Debug)]
 pub(crate) struct Space {
+    /// What it is named by outside.
     pub uid: Arc<str>,
     state: Mutex<State>,
     news: watch::Sender<u64>,

@@ -38,11 +38,13 @@ fn place(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
 
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
+    /// By name.
     pub files: BTreeMap<String, Image>,
     /// Fail this and every later write with "no space left".
     pub full: bool,
     /// Fail the sync after this many good ones, then every later one.
     pub syncs_left: Option<u32>,
+    /// Syncs asked for so far.
     pub syncs: u32,
 }
 

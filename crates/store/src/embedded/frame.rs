@@ -42,10 +42,15 @@ impl Kind {
 /// A frame's head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head {
+    /// Length of the body that follows.
     pub body_bytes: usize,
+    /// Number of the batch that it was committed in.
     pub batch: u64,
+    /// Number of the keyspace.
     pub space: u32,
+    /// What the body holds.
     pub kind: Kind,
+    /// Whether it ends its batch; a batch without an end was not committed.
     pub last: bool,
     sum: u32,
 }

@@ -40,7 +40,9 @@ pub(crate) fn segment_of(name: &str) -> Option<u64> {
 /// A segment that is no longer written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sealed {
+    /// Its number, which is its file name in hexadecimal.
     pub id: u64,
+    /// Its length.
     pub bytes: u64,
 }
 

@@ -68,7 +68,9 @@ struct Spaces {
 
 /// State shared by stores and committer. Lock order: a keyspace's state, then the queue; the table on its own.
 pub(crate) struct Shared {
+    /// Tells when entries expire.
     pub clock: SharedClock,
+    /// As the store was opened with.
     pub options: Options,
     queue: Mutex<Queue>,
     wake: Condvar,
