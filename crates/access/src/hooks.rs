@@ -74,7 +74,7 @@ pub struct Peer {
     /// The client's address.
     pub address: Option<std::net::SocketAddr>,
     /// Whom the certificate names, read once per connection.
-    pub user: Arc<std::sync::OnceLock<Result<UserInfo, String>>>,
+    pub user: Arc<std::sync::OnceLock<Result<Arc<UserInfo>, String>>>,
 }
 
 /// Finds out who makes a request that came over a socket. In-process requests carry their [`UserInfo`] already.
@@ -84,7 +84,7 @@ pub trait Authenticate: Send + Sync {
     ///
     /// # Errors
     /// 401 when credentials are shown but not valid.
-    async fn authenticate(&self, request: &Parts, peer: &Peer) -> ApiResult<Option<UserInfo>>;
+    async fn authenticate(&self, request: &Parts, peer: &Peer) -> ApiResult<Option<Arc<UserInfo>>>;
 }
 
 /// Decides whether a request may go on.
@@ -127,7 +127,7 @@ pub struct Review {
     /// May be empty on create with generateName until the name is made.
     pub name: String,
     /// Who does it.
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     /// The new object (with defaults), `Value::Null` for deletes.
     pub object: Value,
     /// The object as it is stored, `Value::Null` for creates.

@@ -31,16 +31,17 @@ impl Object {
     /// in which [`Object::field`] numbers them.
     pub fn new<F: AsRef<str>>(bytes: Bytes, revision: u64, fields: &[F]) -> Self {
         let mut head = Head::default();
-        let root = |key: &[u8], at: Range<usize>| {
+        let mut rest = 0;
+        scan::members(&bytes, 0, |key, at| {
             if key == b"metadata" {
                 head.read(&bytes, at.start);
+                rest = at.end;
             }
-            false
-        };
-        scan::members(&bytes, 0, root);
+            rest > 0
+        });
         let fields = fields
             .iter()
-            .map(|path| span(scan::find(&bytes, 0, path.as_ref().split('.')).unwrap_or(0..0)))
+            .map(|path| span(find_field(&bytes, rest, path.as_ref()).unwrap_or(0..0)))
             .collect();
         Object {
             splice: head.splice,
@@ -178,6 +179,23 @@ impl Object {
             [] => Cow::Borrowed(""),
             json => scan::text(json),
         }
+    }
+}
+
+/// Finds a field, first behind the metadata, where almost all stand: metadata is long to skip.
+fn find_field(bytes: &[u8], behind_metadata: usize, path: &str) -> Option<Range<usize>> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let mut found = None;
+    scan::members_behind(bytes, behind_metadata, |key, at| {
+        if key == first.as_bytes() {
+            found = Some(at);
+        }
+        found.is_some()
+    });
+    match found {
+        Some(at) if rest.is_empty() => Some(at),
+        Some(at) => scan::find(bytes, at.start, rest.split('.')),
+        None => scan::find(bytes, 0, path.split('.')),
     }
 }
 

@@ -9,12 +9,33 @@ use std::ops::Range;
 pub fn members<'a>(
     json: &'a [u8],
     at: usize,
-    mut each: impl FnMut(&'a [u8], Range<usize>) -> bool,
+    each: impl FnMut(&'a [u8], Range<usize>) -> bool,
 ) -> Option<usize> {
-    let mut at = expect(json, at, b'{')?;
+    let at = expect(json, at, b'{')?;
     if json.get(at) == Some(&b'}') {
         return Some(at + 1);
     }
+    walk(json, at, each)
+}
+
+/// Walks on behind a member that ends at `at`.
+pub fn members_behind<'a>(
+    json: &'a [u8],
+    at: usize,
+    each: impl FnMut(&'a [u8], Range<usize>) -> bool,
+) -> Option<usize> {
+    match json.get(at)? {
+        b',' => walk(json, at + 1, each),
+        b'}' => Some(at + 1),
+        _ => None,
+    }
+}
+
+fn walk<'a>(
+    json: &'a [u8],
+    mut at: usize,
+    mut each: impl FnMut(&'a [u8], Range<usize>) -> bool,
+) -> Option<usize> {
     loop {
         let end = skip_string(json, at)?;
         let key = &json[at + 1..end - 1];

@@ -1,4 +1,5 @@
-//! Response bodies: one buffer, several buffers in a row, or a stream. No copy is made of what is shared.
+//! Response bodies: one buffer, several buffers in a row, buffers that are made as they are sent, or a stream. No copy is
+//! made of what is shared.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -13,6 +14,8 @@ use http_body::{Frame, SizeHint};
 pub enum Body {
     /// Buffers that are sent one after the other; the length is known.
     Whole(VecDeque<Bytes>),
+    /// Buffers that are made when the client takes them: a large list never stands in memory a second time.
+    Made(Box<dyn Iterator<Item = Bytes> + Send>),
     /// Buffers as they come.
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
@@ -21,6 +24,19 @@ impl Body {
     /// No bytes.
     pub fn empty() -> Self {
         Body::Whole(VecDeque::new())
+    }
+
+    /// A body whose buffers are made as they are sent.
+    pub fn made(buffers: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
+        Body::Made(Box::new(buffers))
+    }
+
+    /// Makes at once what would be made while it is sent.
+    pub fn at_once(self) -> Self {
+        match self {
+            Body::Made(buffers) => Body::Whole(buffers.collect()),
+            other => other,
+        }
     }
 
     /// A body from a stream.
@@ -32,7 +48,7 @@ impl Body {
     pub fn when_done(self, end: impl FnOnce() + Send + 'static) -> Self {
         let end = AtEnd(Some(end));
         match self {
-            Body::Whole(_) => self,
+            Body::Whole(_) | Body::Made(_) => self,
             Body::Stream(stream) => Body::stream(stream.map(move |bytes| {
                 let _kept_as_long_as_the_stream = &end;
                 bytes
@@ -40,11 +56,11 @@ impl Body {
         }
     }
 
-    /// The body's bytes when it is not a stream.
+    /// The body's bytes when they are there.
     pub fn buffers(&self) -> Option<&VecDeque<Bytes>> {
         match self {
             Body::Whole(buffers) => Some(buffers),
-            Body::Stream(_) => None,
+            Body::Made(_) | Body::Stream(_) => None,
         }
     }
 }
@@ -87,6 +103,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Body::Whole(buffers) => Poll::Ready(buffers.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Made(buffers) => Poll::Ready(buffers.next().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Stream(stream) => stream
                 .as_mut()
                 .poll_next(context)
@@ -103,53 +120,7 @@ impl http_body::Body for Body {
             Body::Whole(buffers) => {
                 SizeHint::with_exact(buffers.iter().map(|bytes| bytes.len() as u64).sum())
             }
-            Body::Stream(_) => SizeHint::default(),
+            Body::Made(_) | Body::Stream(_) => SizeHint::default(),
         }
-    }
-}
-
-/// Collects bytes into buffers of one size, so that large lists never need one huge allocation.
-pub struct Chunks {
-    done: VecDeque<Bytes>,
-    open: Vec<u8>,
-}
-
-/// The size of one buffer: above 64 KiB nothing is gained on the wire.
-const CHUNK: usize = 64 << 10;
-
-impl Chunks {
-    /// Starts without bytes.
-    pub fn new() -> Self {
-        Chunks {
-            done: VecDeque::new(),
-            open: Vec::new(),
-        }
-    }
-
-    /// The buffer to write to. Call [`Chunks::cut`] between objects.
-    pub fn out(&mut self) -> &mut Vec<u8> {
-        &mut self.open
-    }
-
-    /// Closes the open buffer when it is full, or about to be with `next` more bytes.
-    pub fn cut(&mut self, next: usize) {
-        if !self.open.is_empty() && self.open.len() + next > CHUNK {
-            let full = std::mem::replace(&mut self.open, Vec::with_capacity(CHUNK.max(next)));
-            self.done.push_back(full.into());
-        }
-    }
-
-    /// Ends the body.
-    pub fn finish(mut self) -> Body {
-        if !self.open.is_empty() {
-            self.done.push_back(self.open.into());
-        }
-        Body::Whole(self.done)
-    }
-}
-
-impl Default for Chunks {
-    fn default() -> Self {
-        Chunks::new()
     }
 }

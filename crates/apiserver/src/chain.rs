@@ -152,8 +152,8 @@ where
     }
 }
 
-async fn identify(server: &Server, parts: &Parts, record: &mut Record) -> ApiResult<UserInfo> {
-    let user = match parts.extensions.get::<UserInfo>() {
+async fn identify(server: &Server, parts: &Parts, record: &mut Record) -> ApiResult<Arc<UserInfo>> {
+    let user = match parts.extensions.get::<Arc<UserInfo>>() {
         Some(user) => user.clone(),
         None => authenticate(server, parts).await?,
     };
@@ -162,6 +162,7 @@ async fn identify(server: &Server, parts: &Parts, record: &mut Record) -> ApiRes
     Ok(match acting {
         None => user,
         Some(other) => {
+            let other = Arc::new(other);
             record.impersonator = Some(user);
             record.user = other.clone();
             other
@@ -169,7 +170,7 @@ async fn identify(server: &Server, parts: &Parts, record: &mut Record) -> ApiRes
     })
 }
 
-async fn authenticate(server: &Server, parts: &Parts) -> ApiResult<UserInfo> {
+async fn authenticate(server: &Server, parts: &Parts) -> ApiResult<Arc<UserInfo>> {
     let nobody = Peer::default();
     let peer = parts.extensions.get::<Peer>().unwrap_or(&nobody);
     for method in &server.hooks.authenticate {
@@ -178,7 +179,7 @@ async fn authenticate(server: &Server, parts: &Parts) -> ApiResult<UserInfo> {
         }
     }
     match server.hooks.anonymous {
-        true => Ok(UserInfo::anonymous()),
+        true => Ok(Arc::new(UserInfo::anonymous())),
         false => Err(ApiError::unauthorized()),
     }
 }
@@ -260,10 +261,10 @@ struct Record {
     uri: String,
     user_agent: String,
     source: Option<std::net::SocketAddr>,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     received: jiff::Timestamp,
-    user: UserInfo,
-    impersonator: Option<UserInfo>,
+    user: Arc<UserInfo>,
+    impersonator: Option<Arc<UserInfo>>,
     allowed: Option<bool>,
     body: Bytes,
 }
@@ -284,9 +285,9 @@ impl Record {
             uri: parts.uri.to_string(),
             user_agent: header("user-agent").unwrap_or_default(),
             source: parts.extensions.get::<Peer>().and_then(|peer| peer.address),
-            info,
+            info: Arc::new(info),
             received,
-            user: UserInfo::default(),
+            user: Arc::default(),
             impersonator: None,
             allowed: None,
             body: Bytes::new(),
@@ -297,9 +298,15 @@ impl Record {
     fn conclude(self, server: Arc<Server>, response: Response<Body>) -> Response<Body> {
         let code = response.status().as_u16();
         let (head, body) = response.into_parts();
-        if let Some(buffers) = body.buffers() {
-            let packed = head.headers.contains_key(http::header::CONTENT_ENCODING);
-            let readable: Vec<Bytes> = buffers.iter().filter(|_| !packed).cloned().collect();
+        let packed = head.headers.contains_key(http::header::CONTENT_ENCODING);
+        let body = match packed {
+            true => body,
+            // The log wants to read what the client gets.
+            false => body.at_once(),
+        };
+        if !matches!(body, Body::Stream(_)) {
+            let buffers = body.buffers().into_iter().flatten().filter(|_| !packed);
+            let readable: Vec<Bytes> = buffers.cloned().collect();
             self.log(&server, AuditStage::ResponseComplete, code, &readable);
             return Response::from_parts(head, body);
         }
@@ -318,7 +325,7 @@ impl Record {
             info: &self.info,
             uri: &self.uri,
             user: &self.user,
-            impersonator: self.impersonator.as_ref(),
+            impersonator: self.impersonator.as_deref(),
             source: self.source,
             user_agent: &self.user_agent,
             allowed: self.allowed,

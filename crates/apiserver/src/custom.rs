@@ -264,8 +264,9 @@ impl Definitions {
     }
 }
 
-fn own_user() -> UserInfo {
-    UserInfo::new("system:apiserver", [mainstay_access::user::GROUP_MASTERS])
+fn own_user() -> Arc<UserInfo> {
+    let groups = [mainstay_access::user::GROUP_MASTERS];
+    Arc::new(UserInfo::new("system:apiserver", groups))
 }
 
 fn frame<'a>(
@@ -273,7 +274,7 @@ fn frame<'a>(
     resource: &'a Arc<Resource>,
     subresource: &'a str,
     (namespace, name): (&'a str, &'a str),
-    user: &'a UserInfo,
+    user: &'a Arc<UserInfo>,
 ) -> ApiResult<Write<'a>> {
     Ok(Write {
         server,

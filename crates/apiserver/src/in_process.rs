@@ -19,12 +19,15 @@ use mainstay_access::user::UserInfo;
 #[derive(Clone)]
 pub struct InProcess {
     server: Arc<Server>,
-    user: UserInfo,
+    user: Arc<UserInfo>,
 }
 
 impl InProcess {
     pub(crate) fn new(server: Arc<Server>, user: UserInfo) -> Self {
-        InProcess { server, user }
+        InProcess {
+            server,
+            user: Arc::new(user),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod custom;
 mod descriptions;
 pub mod flow;
 pub mod in_process;
+mod listing;
 pub mod metrics;
 pub mod negotiate;
 pub mod net;

@@ -1,7 +1,8 @@
 //! Request counters under upstream's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,6 +25,24 @@ struct Labels {
 }
 
 impl Labels {
+    fn of(info: &RequestInfo) -> Self {
+        Labels {
+            verb: info.verb.to_ascii_uppercase(),
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+        }
+    }
+
+    fn are_of(&self, info: &RequestInfo) -> bool {
+        self.verb.eq_ignore_ascii_case(&info.verb)
+            && self.group == info.group
+            && self.version == info.version
+            && self.resource == info.resource
+            && self.subresource == info.subresource
+    }
+
     /// What requests beyond the limit are counted under.
     fn other() -> Self {
         let other = || String::from("other");
@@ -37,18 +56,93 @@ impl Labels {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Series {
+    labels: Labels,
     codes: BTreeMap<u16, u64>,
     buckets: [u64; BOUNDS.len()],
     count: u64,
     sum: f64,
 }
 
+impl Series {
+    fn new(labels: Labels) -> Self {
+        Series {
+            labels,
+            codes: BTreeMap::new(),
+            buckets: [0; BOUNDS.len()],
+            count: 0,
+            sum: 0.0,
+        }
+    }
+
+    fn count(&mut self, code: u16, took: Duration) {
+        *self.codes.entry(code).or_default() += 1;
+        let seconds = took.as_secs_f64();
+        self.count += 1;
+        self.sum += seconds;
+        for (bucket, bound) in self.buckets.iter_mut().zip(BOUNDS) {
+            *bucket += u64::from(seconds <= bound);
+        }
+    }
+}
+
+/// All series. Found by a hash of what a request is about, so that counting it copies no text.
+#[derive(Debug, Default)]
+struct All {
+    by_hash: HashMap<u64, Vec<Series>>,
+    hasher: RandomState,
+    series: usize,
+}
+
+impl All {
+    fn of(&mut self, info: &RequestInfo) -> &mut Series {
+        let parts = (
+            &info.verb,
+            &info.group,
+            &info.version,
+            &info.resource,
+            &info.subresource,
+        );
+        let hash = self.hasher.hash_one(parts);
+        let known = |series: &Series| series.labels.are_of(info);
+        let at = self
+            .by_hash
+            .get(&hash)
+            .and_then(|list| list.iter().position(known));
+        if at.is_none() && self.series >= SERIES {
+            return self.other();
+        }
+        let list = self.by_hash.entry(hash).or_default();
+        let at = at.unwrap_or_else(|| {
+            self.series += 1;
+            list.push(Series::new(Labels::of(info)));
+            list.len() - 1
+        });
+        &mut list[at]
+    }
+
+    fn other(&mut self) -> &mut Series {
+        let list = self.by_hash.entry(0).or_default();
+        let at = list.iter().position(|series| series.labels == Labels::other());
+        let at = at.unwrap_or_else(|| {
+            list.push(Series::new(Labels::other()));
+            list.len() - 1
+        });
+        &mut list[at]
+    }
+
+    fn sorted(&self) -> Vec<&Series> {
+        let mut all: Vec<&Series> = self.by_hash.values().flatten().collect();
+        all.sort_by(|one, other| one.labels.cmp(&other.labels));
+        all
+    }
+}
+
 /// What the server counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    series: Mutex<BTreeMap<Labels, Series>>,
+    series: Mutex<All>,
     inflight: AtomicU64,
 }
 
@@ -61,25 +155,7 @@ impl Metrics {
 
     /// Counts an answer.
     pub fn answered(&self, info: &RequestInfo, code: u16, took: Duration) {
-        let mut labels = Labels {
-            verb: info.verb.to_ascii_uppercase(),
-            group: info.group.clone(),
-            version: info.version.clone(),
-            resource: info.resource.clone(),
-            subresource: info.subresource.clone(),
-        };
-        let mut all = self.series.lock();
-        if all.len() >= SERIES && !all.contains_key(&labels) {
-            labels = Labels::other();
-        }
-        let series = all.entry(labels).or_default();
-        *series.codes.entry(code).or_default() += 1;
-        let seconds = took.as_secs_f64();
-        series.count += 1;
-        series.sum += seconds;
-        for (bucket, bound) in series.buckets.iter_mut().zip(BOUNDS) {
-            *bucket += u64::from(seconds <= bound);
-        }
+        self.series.lock().of(info).count(code, took);
     }
 
     /// Prints everything in Prometheus' text format; `refused`: requests that found no seat.
@@ -109,15 +185,18 @@ impl Metrics {
 
     fn print_requests(&self, out: &mut String) {
         let all = self.series.lock();
+        let all = all.sorted();
         let _ = writeln!(out, "# TYPE apiserver_request_total counter");
-        for (labels, series) in all.iter() {
+        for series in &all {
+            let labels = &series.labels;
             for (code, count) in &series.codes {
                 let _ = writeln!(out, "apiserver_request_total{{code=\"{code}\",{labels}}} {count}");
             }
         }
         let name = "apiserver_request_duration_seconds";
         let _ = writeln!(out, "# TYPE {name} histogram");
-        for (labels, series) in all.iter() {
+        for series in &all {
+            let labels = &series.labels;
             for (bucket, bound) in series.buckets.iter().zip(BOUNDS) {
                 let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {bucket}");
             }

@@ -1,22 +1,19 @@
 //! Turns results into HTTP responses: JSON, YAML, tables, metadata only, pretty, gzip, and Status errors.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::body::{Body, Chunks};
+use crate::body::Body;
 use crate::convert;
+use crate::listing::{self, LARGE, Listing};
 use crate::negotiate::{Format, Shape, Syntax};
 use crate::resources::Resource;
 use crate::shape::{partial, tables};
 use mainstay_access::object::Object;
 use mainstay_access::status::ApiError;
-
-/// Bodies below this are not compressed.
-const GZIP_FROM: usize = 128 << 10;
 
 /// How one request wants its answer.
 #[derive(Debug, Clone)]
@@ -101,31 +98,22 @@ impl ListMeta {
 
 /// Answers with a list.
 pub fn list(
-    resource: &Resource,
-    objects: &[Arc<Object>],
+    resource: &Arc<Resource>,
+    objects: Vec<Arc<Object>>,
     meta: &ListMeta,
     wanted: &Wanted,
 ) -> Response<Body> {
     if wanted.format != Format::JSON {
-        return shaped_list(resource, objects, meta, wanted);
+        return shaped_list(resource, &objects, meta, wanted);
     }
-    let mut chunks = Chunks::new();
     let head = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
         resource.list_kind,
         resource.api_version(),
         meta.to_value()
     );
-    chunks.out().extend_from_slice(head.as_bytes());
-    for (number, object) in objects.iter().enumerate() {
-        chunks.cut(object.bytes().len() + 64);
-        if number > 0 {
-            chunks.out().push(b',');
-        }
-        convert::write_served(resource, object, chunks.out());
-    }
-    chunks.out().extend_from_slice(b"]}");
-    let mut response = Response::new(chunks.finish());
+    let listing = Listing::new(resource.clone(), objects, head);
+    let mut response = Response::new(listing.into_body());
     set_type(&mut response, "application/json");
     warn(&mut response, &wanted.warnings);
     response
@@ -218,20 +206,16 @@ pub fn gzip(headers: &HeaderMap, mut response: Response<Body>) -> Response<Body>
             text.split(',')
                 .any(|coding| coding.trim().split(';').next() == Some("gzip"))
         });
-    let Some(buffers) = response.body().buffers().filter(|_| accepts) else {
-        return response;
+    let large = match response.body() {
+        Body::Whole(buffers) => buffers.iter().map(Bytes::len).sum::<usize>() >= LARGE,
+        Body::Made(_) => true,
+        Body::Stream(_) => false,
     };
-    if buffers.iter().map(Bytes::len).sum::<usize>() < GZIP_FROM {
+    if !accepts || !large {
         return response;
     }
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    if buffers.iter().any(|bytes| encoder.write_all(bytes).is_err()) {
-        return response;
-    }
-    let Ok(packed) = encoder.finish() else {
-        return response;
-    };
-    *response.body_mut() = Body::from(packed);
+    let body = std::mem::take(response.body_mut());
+    *response.body_mut() = listing::packed(body);
     response
         .headers_mut()
         .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

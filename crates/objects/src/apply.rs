@@ -124,21 +124,19 @@ pub fn track_update(
             manager.fields.subtract(&changed);
             manager.fields.subtract(&difference.removed);
         });
-    let at = managers.iter().position(|manager| manager.is(writer, false));
-    let own = match at {
-        Some(at) => &mut managers[at],
-        None => {
-            managers.push(Manager::new(writer, false));
-            managers.last_mut().expect("just pushed")
-        }
+    let known = managers.iter().position(|manager| manager.is(writer, false));
+    let mut own = match known {
+        Some(at) => managers.remove(at),
+        None => Manager::new(writer, false),
     };
-    let before = own.fields.clone();
-    own.fields.unite(&changed);
+    let before = known.map(|_| own.fields.clone());
+    own.fields.absorb(changed);
     own.fields.subtract(&difference.removed);
     strip(&mut own.fields);
-    if own.fields != before {
+    if before.is_some_and(|before| before != own.fields) {
         own.time = writer.now.to_owned();
     }
+    managers.push(own);
     managers::write(new, managers);
 }
 
@@ -202,10 +200,7 @@ fn difference(types: &Types, root: ShapeId, old: &Value, new: &Value) -> walk::D
     difference.removed.member = false;
     // Structures that every object of a kind has are nobody's addition.
     for name in ["metadata", "spec", "status"] {
-        if let Some(child) = difference
-            .changed
-            .children
-            .get_mut(&Element::Field(name.to_owned()))
+        if let Some(child) = difference.changed.children.get_mut(&Element::Field(name.into()))
             && !child.children.is_empty()
         {
             child.member = false;
@@ -216,7 +211,7 @@ fn difference(types: &Types, root: ShapeId, old: &Value, new: &Value) -> walk::D
 
 fn strip(set: &mut FieldSet) {
     UNOWNED.iter().for_each(|path| set.prune_fields(path));
-    let metadata = Element::Field("metadata".to_owned());
+    let metadata = Element::Field("metadata".into());
     if let Some(child) = set.children.get_mut(&metadata) {
         child.member = false;
         if child.is_empty() {

@@ -20,11 +20,7 @@ pub struct Builtin {
 impl Builtin {
     /// Finds a kind of the built-in table.
     pub fn find(group: &str, version: &str, kind: &str) -> Option<Self> {
-        let types = Types::builtin();
-        let root = types
-            .roots()
-            .iter()
-            .find(|root| root.group == group && root.version == version && root.kind == kind)?;
+        let root = Types::builtin().find(group, version, kind)?;
         let (group, kind) = (root.group.as_ref(), root.kind.as_ref());
         Some(Self {
             group,

@@ -153,11 +153,16 @@ impl Types {
 
     /// The shape of a kind.
     pub fn root(&self, group: &str, version: &str, kind: &str) -> Option<ShapeId> {
+        self.find(group, version, kind).map(|root| root.shape)
+    }
+
+    /// A kind.
+    pub fn find(&self, group: &str, version: &str, kind: &str) -> Option<&Root> {
         let wanted = (group, version, kind);
         let name =
             |root: &Root| (root.group.as_ref(), root.version.as_ref(), root.kind.as_ref()).cmp(&wanted);
         let at = self.roots.binary_search_by(name).ok()?;
-        Some(self.roots[at].shape)
+        Some(&self.roots[at])
     }
 
     /// All kinds, sorted.

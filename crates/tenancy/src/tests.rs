@@ -87,7 +87,7 @@ fn review(
         kind: String::new(),
         namespace: namespace.into(),
         name,
-        user: user.clone(),
+        user: Arc::new(user.clone()),
         object,
         old,
         options: Value::Null,

@@ -58,7 +58,7 @@ fn review(operation: Operation, (group, resource): (&str, &str), namespace: &str
         kind: "Pod".into(),
         namespace: namespace.into(),
         name: object["metadata"]["name"].as_str().unwrap_or_default().into(),
-        user: UserInfo::new("alice", ["devs"]),
+        user: Arc::new(UserInfo::new("alice", ["devs"])),
         object,
         old: Value::Null,
         options: Value::Null,
@@ -211,11 +211,10 @@ async fn extended_resources_are_whole_and_requests_equal_limits() {
 
 fn by_node(operation: Operation, resource: &str, old: Value, object: Value) -> Review {
     let mut asked = review(operation, ("", resource), "", object);
-    asked.user = UserInfo::new("system:node:n1", ["system:nodes"]);
-    asked
-        .user
-        .extra
+    let mut node = UserInfo::new("system:node:n1", ["system:nodes"]);
+    node.extra
         .insert(crate::authz::INCARNATION_EXTRA.into(), vec!["4".into()]);
+    asked.user = Arc::new(node);
     asked.old = old;
     asked
 }

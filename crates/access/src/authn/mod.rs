@@ -113,20 +113,21 @@ impl Authenticators {
 
 #[async_trait]
 impl Authenticate for Authenticators {
-    async fn authenticate(&self, request: &Parts, peer: &Peer) -> ApiResult<Option<UserInfo>> {
+    async fn authenticate(&self, request: &Parts, peer: &Peer) -> ApiResult<Option<Arc<UserInfo>>> {
         if let Some(leaf) = peer.certificates.first() {
-            let user = peer.user.get_or_init(|| certificate::user(leaf));
+            let user = peer.user.get_or_init(|| certificate::user(leaf).map(Arc::new));
             return user.clone().map(Some).map_err(|reason| refused(&reason));
         }
         let Some(token) = bearer_token(&request.headers)? else {
             let path = request.uri.path();
-            return Ok(self.anonymous_allowed(path).then(UserInfo::anonymous));
+            let allowed = self.anonymous_allowed(path);
+            return Ok(allowed.then(|| Arc::new(UserInfo::anonymous())));
         };
         let known = self
             .token(&token, &self.audiences)
             .await
             .map_err(|reason| refused(&reason))?;
-        Ok(Some(authenticated(known.user)))
+        Ok(Some(Arc::new(authenticated(known.user))))
     }
 }
 

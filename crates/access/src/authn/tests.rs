@@ -79,7 +79,7 @@ impl Setup {
         Ok(format!("{} {}", known.user.name, known.user.groups.join(",")))
     }
 
-    async fn request(&self, path: &str, token: Option<&str>) -> ApiResult<Option<UserInfo>> {
+    async fn request(&self, path: &str, token: Option<&str>) -> ApiResult<Option<Arc<UserInfo>>> {
         let mut request = Request::builder().uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -94,7 +94,7 @@ async fn anonymous_users_reach_named_paths_only_and_bad_tokens_nothing() {
     let setup = setup();
     assert_eq!(
         setup.request("/healthz", None).await.expect("open"),
-        Some(UserInfo::anonymous())
+        Some(Arc::new(UserInfo::anonymous()))
     );
     assert_eq!(setup.request("/api", None).await.expect("no error"), None);
     assert_eq!(

@@ -153,7 +153,7 @@ fn write(user: &UserInfo, resource: &str, object: Value) -> Review {
         kind: String::new(),
         namespace: "a".into(),
         name: "x".into(),
-        user: user.clone(),
+        user: Arc::new(user.clone()),
         object,
         old: Value::Null,
         options: Value::Null,

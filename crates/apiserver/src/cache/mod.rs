@@ -2,6 +2,7 @@
 //! fed by a single watch of the store. Readers wait for a revision, never for a lock held over I/O.
 
 mod events;
+mod labels;
 mod resource;
 mod selection;
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstay_store::Entry;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::mpsc;
 
 use super::events::Event;
+use super::labels::{LabelIndex, Term, WORTHWHILE};
 use super::selection::Selection;
 use crate::resources::SelectableField;
 use mainstay_access::object::Object;
@@ -76,6 +77,7 @@ pub struct Page {
 struct Inner {
     namespaces: BTreeMap<Arc<str>, Names>,
     count: usize,
+    labels: LabelIndex,
     window: VecDeque<Arc<Event>>,
     window_bytes: usize,
     floor: u64,
@@ -96,6 +98,7 @@ impl ResourceCache {
         let inner = Inner {
             namespaces: BTreeMap::new(),
             count: 0,
+            labels: LabelIndex::default(),
             window: VecDeque::new(),
             window_bytes: 0,
             floor,
@@ -127,11 +130,7 @@ impl ResourceCache {
 
     /// How many objects a namespace has, or all have together.
     pub fn count_in(&self, namespace: Option<&str>) -> usize {
-        let inner = self.read();
-        match namespace {
-            Some(one) => inner.namespaces.get(one).map_or(0, BTreeMap::len),
-            None => inner.count,
-        }
+        self.read().count_in(namespace)
     }
 
     /// Looks up an object.
@@ -164,7 +163,7 @@ impl ResourceCache {
     /// # Errors
     /// The oldest revision that can be listed, when the wanted one is older.
     pub fn page(&self, request: &PageRequest<'_>, selection: &Selection, applied: u64) -> Result<Page, u64> {
-        let inner = self.read();
+        let inner = self.indexed(request, selection);
         let revision = inner.newest.max(applied);
         match request.at {
             Some(at) if at < revision => inner.page_of_past(request, selection, at),
@@ -201,6 +200,9 @@ impl ResourceCache {
         let mut inner = self.write();
         inner.forget_closed(&scope);
         inner.watchers.entry(scope).or_default().push(sender);
+        if let Some(term) = inner.unindexed(request, selection) {
+            inner.index(&term);
+        }
         let revision = inner.newest.max(applied);
         let page = inner.page_of_now(request, selection, revision);
         (
@@ -247,6 +249,7 @@ impl ResourceCache {
         let mut inner = self.write();
         inner.namespaces = namespaces;
         inner.count = count;
+        inner.labels.clear();
         inner.window.clear();
         inner.window_bytes = 0;
         inner.floor = revision;
@@ -290,6 +293,7 @@ impl ResourceCache {
         for object in objects {
             *object = Arc::new(Object::new(object.bytes().clone(), object.revision(), &fields));
         }
+        inner.labels.clear();
         inner.watchers.clear();
         *self.fields.write() = fields;
     }
@@ -298,39 +302,77 @@ impl ResourceCache {
         self.fields.read().clone()
     }
 
-    fn read(&self) -> parking_lot::RwLockReadGuard<'_, Inner> {
+    /// Reads, with the index in place that a selection is answered from.
+    fn indexed(&self, request: &PageRequest<'_>, selection: &Selection) -> RwLockReadGuard<'_, Inner> {
+        let inner = self.read();
+        let Some(term) = inner.unindexed(request, selection) else {
+            return inner;
+        };
+        drop(inner);
+        let mut inner = self.write();
+        if !inner.labels.has(term.key) {
+            inner.index(&term);
+        }
+        RwLockWriteGuard::downgrade(inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read()
     }
 
-    fn write(&self) -> parking_lot::RwLockWriteGuard<'_, Inner> {
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write()
     }
 }
 
 impl Inner {
+    fn count_in(&self, namespace: Option<&str>) -> usize {
+        match namespace {
+            Some(one) => self.namespaces.get(one).map_or(0, BTreeMap::len),
+            None => self.count,
+        }
+    }
+
     fn set(
         &mut self,
         namespace: &Arc<str>,
         name: &Arc<str>,
         new: Option<Arc<Object>>,
     ) -> Option<Arc<Object>> {
-        let old = match new {
+        let old = match &new {
             Some(object) => {
                 let names = self.namespaces.entry(namespace.clone()).or_default();
-                let old = names.insert(name.clone(), object);
-                self.count += usize::from(old.is_none());
-                return old;
+                names.insert(name.clone(), object.clone())
             }
             None => self
                 .namespaces
                 .get_mut(namespace)
                 .and_then(|names| names.remove(name)),
         };
-        self.count -= usize::from(old.is_some());
-        if self.namespaces.get(namespace).is_some_and(BTreeMap::is_empty) {
+        match (&old, &new) {
+            (None, Some(_)) => self.count += 1,
+            (Some(_), None) => self.count -= 1,
+            _ => {}
+        }
+        self.labels.change(namespace, name, old.as_deref(), new.as_ref());
+        if new.is_none() && self.namespaces.get(namespace).is_some_and(BTreeMap::is_empty) {
             self.namespaces.remove(namespace);
         }
         old
+    }
+
+    /// The label that an answer to this request should be found by, when it is not indexed yet.
+    fn unindexed<'s>(&self, request: &PageRequest<'_>, selection: &'s Selection) -> Option<Term<'s>> {
+        let term = selection.label().filter(|term| !self.labels.has(term.key))?;
+        (self.count_in(request.namespace) >= WORTHWHILE).then_some(term)
+    }
+
+    fn index(&mut self, term: &Term<'_>) {
+        let objects = self.namespaces.iter().flat_map(|(namespace, names)| {
+            let place = |name: &Arc<str>| (namespace.clone(), name.clone());
+            names.iter().map(move |(name, object)| (place(name), object))
+        });
+        self.labels.add(term.key, objects);
     }
 
     fn remember(&mut self, event: Arc<Event>) {
@@ -403,8 +445,14 @@ impl Inner {
                 .extend(found.filter(|object| selection.matches(object)).cloned());
             return page;
         }
-        let objects = self.behind(request).map(|(_, _, object)| object);
-        collect(objects, request.limit, selection, &mut page);
+        let term = selection.label();
+        match term.and_then(|term| self.labels.find(&term, request)) {
+            Some(found) => collect(found.into_iter(), request.limit, selection, &mut page),
+            None => {
+                let objects = self.behind(request).map(|(_, _, object)| object);
+                collect(objects, request.limit, selection, &mut page);
+            }
+        }
         page
     }
 

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use mainstay_semantics::selector::{FieldSelector, Selector};
+use mainstay_semantics::selector::{FieldSelector, Operator, Requirement, Selector};
 
 use super::events::{Change, Event};
+use super::labels::Term;
 use crate::resources::{Resource, SelectableField, fields};
 use mainstay_access::hooks::Visible;
 use mainstay_access::object::Object;
@@ -86,6 +87,21 @@ impl Selection {
     /// The value that the resource's first selectable field must have, if the selection fixes it.
     pub fn exact_first_field(&self) -> Option<&str> {
         self.exact(|which| matches!(which, Which::Field { number: 0, .. }))
+    }
+
+    /// A label that a selected object must have, with the values that it may have.
+    pub(super) fn label(&self) -> Option<Term<'_>> {
+        let fixes = |one: &&Requirement| {
+            matches!(
+                one.operator(),
+                Operator::Equals | Operator::DoubleEquals | Operator::In
+            )
+        };
+        let found = self.labels.requirements().iter().find(fixes)?;
+        Some(Term {
+            key: found.key(),
+            values: found.values().collect(),
+        })
     }
 
     fn exact(&self, is: impl Fn(&Which) -> bool) -> Option<&str> {

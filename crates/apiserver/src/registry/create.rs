@@ -28,28 +28,35 @@ pub async fn create(write: &Write<'_>, served: Value, tracked: bool) -> ApiResul
         name_requester(write, &mut object);
     }
     let generated = meta_text(&object, "name").is_empty() && !meta_text(&object, "generateName").is_empty();
-    for _ in 0..if generated { NAME_TRIES } else { 1 } {
+    if !generated {
+        let name = meta_text(&object, "name").to_string();
+        let stored = store(write, object, tracked).await?;
+        return stored.ok_or_else(|| exists(write, &name));
+    }
+    for _ in 0..NAME_TRIES {
         let mut named = object.clone();
-        if generated {
-            let name = generated_name(write, meta_text(&named, "generateName"));
-            metadata(&mut named).insert("name".into(), name.into());
-        }
-        let name = meta_text(&named, "name").to_string();
-        let review = admitted(write, named, tracked).await?;
-        match write.commit(&name, Goal::Create(&review.object), &review).await {
-            Ok(object) => {
-                return Ok(Written {
-                    object,
-                    created: true,
-                    warnings: review.warnings,
-                });
-            }
-            Err(Failure::Raced) if generated => {}
-            Err(Failure::Raced) => return Err(exists(write, &name)),
-            Err(Failure::Refused(error)) => return Err(error),
+        let name = generated_name(write, meta_text(&named, "generateName"));
+        metadata(&mut named).insert("name".into(), name.into());
+        if let Some(written) = store(write, named, tracked).await? {
+            return Ok(written);
         }
     }
     Err(exists(write, meta_text(&object, "generateName")).retry_after(1))
+}
+
+/// Stores an object that has its name; `None` when the name is taken.
+async fn store(write: &Write<'_>, object: Value, tracked: bool) -> ApiResult<Option<Written>> {
+    let review = admitted(write, object, tracked).await?;
+    let goal = Goal::Create(&review.object);
+    match write.commit(&review.name, goal, &review).await {
+        Ok(object) => Ok(Some(Written {
+            object,
+            created: true,
+            warnings: review.warnings,
+        })),
+        Err(Failure::Raced) => Ok(None),
+        Err(Failure::Refused(error)) => Err(error),
+    }
 }
 
 /// Who asks for a certificate is what the server saw, never what the client wrote.

@@ -32,7 +32,7 @@ pub struct Write<'a> {
     /// Empty for creates.
     pub name: &'a str,
     /// Who writes.
-    pub user: &'a UserInfo,
+    pub user: &'a Arc<UserInfo>,
     /// The checked options.
     pub options: WriteOptions,
     /// Who owns the written fields.

@@ -152,7 +152,8 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Catalog {
     groups: Vec<Group>,
-    by_path: HashMap<(String, String), HashMap<String, Arc<Resource>>>,
+    /// By group, version and plural.
+    by_path: HashMap<String, HashMap<String, HashMap<String, Arc<Resource>>>>,
 }
 
 impl Catalog {
@@ -191,23 +192,23 @@ impl Catalog {
                 resources: vec![resource.clone()],
             }),
         }
-        self.by_path
-            .entry(path)
+        let versions = self.by_path.entry(path.0).or_default();
+        versions
+            .entry(path.1)
             .or_default()
             .insert(resource.plural.clone(), resource);
     }
 
     /// Finds a resource by its path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        let path = (group.to_string(), version.to_string());
-        self.by_path.get(&path)?.get(plural)
+        self.by_path.get(group)?.get(version)?.get(plural)
     }
 
     /// Finds a resource by the kind of its objects.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        let path = (group.to_string(), version.to_string());
         self.by_path
-            .get(&path)?
+            .get(group)?
+            .get(version)?
             .values()
             .find(|resource| resource.gvk.kind == kind)
     }
@@ -215,7 +216,8 @@ impl Catalog {
     /// Tells whether this group version exists.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
         self.by_path
-            .contains_key(&(group.to_string(), version.to_string()))
+            .get(group)
+            .is_some_and(|versions| versions.contains_key(version))
     }
 
     /// All groups, core first.

@@ -116,7 +116,7 @@ async fn take_one(
         .cloned();
     let budgets = budgets.ok_or_else(ApiError::no_resource)?;
     let name = budget.name().into_owned();
-    let user = UserInfo::component("system:apiserver");
+    let user = Arc::new(UserInfo::component("system:apiserver"));
     let options = WriteOptions::parse(&mainstay_access::query::Query::default(), "UpdateOptions", false)?;
     let write = Write {
         server,

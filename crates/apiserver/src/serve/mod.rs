@@ -35,9 +35,9 @@ pub struct Call {
     /// The decoded query.
     pub query: Query,
     /// What the request is about.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// Who makes it.
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     /// When it came.
     pub received: jiff::Timestamp,
     /// What the user may see, for filtered lists.

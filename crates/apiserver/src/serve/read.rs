@@ -128,7 +128,7 @@ pub async fn list(server: &Server, resource: &Arc<Resource>, call: &Call) -> Api
         }),
         remaining: (last.is_some() && selection.is_everything()).then_some(page.remaining),
     };
-    Ok(respond::list(resource, &page.objects, &meta, &wanted))
+    Ok(respond::list(resource, page.objects, &meta, &wanted))
 }
 
 async fn page(

@@ -1,8 +1,10 @@
 //! Watches: the present objects if asked for, what happened since, what happens, and bookmarks in between.
 
 use std::collections::VecDeque;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +31,8 @@ use mainstay_access::status::{ApiError, ApiResult};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(50);
 /// Watches without a wish last this long, plus up to as much again.
 const DEFAULT_SECONDS: u64 = 1_800;
+/// Events that are ready are sent together, up to about this many bytes.
+const CHUNK: usize = 64 << 10;
 /// Annotation of the bookmark that ends the initial objects.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
@@ -64,11 +68,7 @@ pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) 
     stream.begin(call, &options).await?;
     // A drain ends the watches there are; this one may have come just behind it.
     stream.ended |= server.is_draining();
-    let body = futures::stream::unfold(stream, |mut stream| async move {
-        let next = stream.next().await?;
-        Some((next, stream))
-    });
-    Ok(respond(Body::stream(body)))
+    Ok(respond(Body::stream(stream)))
 }
 
 /// Deadlines in tokio's time, which tests can pause.
@@ -120,6 +120,25 @@ struct Stream {
     columns_sent: bool,
     wanted: Wanted,
     ended: bool,
+}
+
+impl futures::Stream for Stream {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let stream = self.get_mut();
+        loop {
+            if let Some(bytes) = stream.next_ready() {
+                return Poll::Ready(Some(bytes));
+            }
+            if stream.ended {
+                return Poll::Ready(None);
+            }
+            if !stream.take_in(context) {
+                return Poll::Pending;
+            }
+        }
+    }
 }
 
 impl Stream {
@@ -194,19 +213,24 @@ impl Stream {
         }
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(bytes) = self.pending.pop_front() {
-                return Some(bytes);
-            }
-            if let Some(bytes) = self.next_initial() {
-                return Some(bytes);
-            }
-            if self.ended {
-                return None;
-            }
-            self.wait().await;
+    /// What is ready to go out, as one buffer of bounded size.
+    fn next_ready(&mut self) -> Option<Bytes> {
+        let first = self.next_encoded()?;
+        let mut together: Option<Vec<u8>> = None;
+        let mut bytes = first.len();
+        while bytes < CHUNK {
+            let Some(next) = self.next_encoded() else {
+                break;
+            };
+            bytes += next.len();
+            let buffer = together.get_or_insert_with(|| first.to_vec());
+            buffer.extend_from_slice(&next);
         }
+        Some(together.map_or(first, Bytes::from))
+    }
+
+    fn next_encoded(&mut self) -> Option<Bytes> {
+        self.pending.pop_front().or_else(|| self.next_initial())
     }
 
     fn next_initial(&mut self) -> Option<Bytes> {
@@ -219,29 +243,35 @@ impl Stream {
         Some(self.bookmark(revision, true))
     }
 
-    async fn wait(&mut self) {
-        let Some(live) = self.live.as_mut() else {
-            self.ended = true;
-            return;
+    /// Takes in what has happened, and registers to be woken by what will. `true`: there may be something to send, or
+    /// the watch has ended.
+    fn take_in(&mut self, context: &mut Context<'_>) -> bool {
+        let event = match self.live.as_mut() {
+            Some(live) => live.poll_recv(context),
+            None => Poll::Ready(None),
         };
-        let tick = async {
-            match self.bookmarks.as_mut() {
-                Some(timer) => drop(timer.tick().await),
-                None => std::future::pending().await,
+        match event {
+            Poll::Ready(Some(event)) => {
+                self.push(&event);
+                return true;
             }
-        };
-        tokio::select! {
-            biased;
-            event = live.recv() => match event {
-                Some(event) => self.push(&event),
-                None => self.ended = true,
-            },
-            () = self.deadline.as_mut() => {
+            Poll::Ready(None) => {
                 self.ended = true;
-                self.progress();
+                return true;
             }
-            () = tick => self.progress(),
+            Poll::Pending => {}
         }
+        if self.deadline.as_mut().poll(context).is_ready() {
+            self.ended = true;
+            self.progress();
+            return true;
+        }
+        let tick = self.bookmarks.as_mut().map(|timer| timer.poll_tick(context));
+        let due = tick.is_some_and(|tick| tick.is_ready());
+        if due {
+            self.progress();
+        }
+        due
     }
 
     /// Sends a bookmark for everything that has been delivered.

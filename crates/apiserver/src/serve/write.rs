@@ -332,7 +332,7 @@ pub async fn delete_collection(
         revision: page.revision,
         ..ListMeta::default()
     };
-    Ok(respond::list(resource, &page.objects, &meta, &wanted))
+    Ok(respond::list(resource, page.objects, &meta, &wanted))
 }
 
 /// Answers a create that stores nothing: access reviews, token reviews, token requests.

@@ -39,6 +39,11 @@ impl Manager {
             && (applies || self.api_version == writer.api_version)
     }
 
+    /// Where it stands in the list.
+    fn order(&self) -> (bool, &str, &str, &str) {
+        (!self.applies, &self.time, &self.name, &self.subresource)
+    }
+
     /// Upstream's sentence in conflicts.
     pub fn described(&self) -> String {
         let via = match self.subresource.as_str() {
@@ -128,10 +133,7 @@ pub(super) fn read(object: &Value) -> Found {
 
 pub(super) fn write(object: &mut Value, mut managers: Vec<Manager>) {
     managers.retain(|manager| !manager.fields.is_empty());
-    managers.sort_by(|a, b| {
-        let key = |m: &Manager| (!m.applies, m.time.clone(), m.name.clone(), m.subresource.clone());
-        key(a).cmp(&key(b))
-    });
+    managers.sort_by(|a, b| a.order().cmp(&b.order()));
     fold(&mut managers);
     let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
         return;

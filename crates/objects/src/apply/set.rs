@@ -1,15 +1,17 @@
 //! Sets of field paths and their `fieldsV1` notation.
 
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Element {
-    /// A field or map entry.
-    Field(String),
+    /// A field or map entry; fields of built-in types are named by their table.
+    Field(Cow<'static, str>),
     /// An element of an associative list: its keys as canonical JSON.
     Key(String),
     /// An element of a set, as JSON.
@@ -30,9 +32,9 @@ impl Element {
 
     fn notation(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
-            Element::Key(keys) => format!("k:{keys}"),
-            Element::Value(value) => format!("v:{value}"),
+            Element::Field(name) => ["f:", name].concat(),
+            Element::Key(keys) => ["k:", keys].concat(),
+            Element::Value(value) => ["v:", value].concat(),
             Element::Index(index) => format!("i:{index}"),
         }
     }
@@ -40,7 +42,7 @@ impl Element {
     fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
         match kind {
-            "f" => Some(Element::Field(rest.to_owned())),
+            "f" => Some(Element::Field(rest.to_owned().into())),
             // Parsed and printed again, so that equal keys are equal texts.
             "k" => Some(Element::Key(
                 serde_json::from_str::<Map<String, Value>>(rest)
@@ -121,11 +123,9 @@ impl FieldSet {
         if set.is_empty() {
             return;
         }
-        match self.children.get_mut(&element) {
-            Some(known) => known.unite(&set),
-            None => {
-                self.children.insert(element, set);
-            }
+        match self.children.entry(element) {
+            Entry::Occupied(known) => known.into_mut().absorb(set),
+            Entry::Vacant(free) => drop(free.insert(set)),
         }
     }
 
@@ -137,9 +137,27 @@ impl FieldSet {
         }
     }
 
+    /// Takes over every path of `other`.
+    pub(super) fn absorb(&mut self, other: FieldSet) {
+        self.member |= other.member;
+        if self.children.is_empty() {
+            self.children = other.children;
+            return;
+        }
+        for (element, set) in other.children {
+            match self.children.entry(element) {
+                Entry::Occupied(known) => known.into_mut().absorb(set),
+                Entry::Vacant(free) => drop(free.insert(set)),
+            }
+        }
+    }
+
     /// Removes every path of `other`; a path below a removed one stays.
     pub fn subtract(&mut self, other: &FieldSet) {
         self.member &= !other.member;
+        if self.children.is_empty() {
+            return;
+        }
         for (element, set) in &other.children {
             if let Some(own) = self.children.get_mut(element) {
                 own.subtract(set);
@@ -165,11 +183,11 @@ impl FieldSet {
     }
 
     /// Removes the subtree at a path of field names.
-    pub(super) fn prune_fields(&mut self, path: &[&str]) {
+    pub(super) fn prune_fields(&mut self, path: &[&'static str]) {
         let Some((first, rest)) = path.split_first() else {
             return;
         };
-        let element = Element::Field((*first).to_owned());
+        let element = Element::Field(Cow::Borrowed(*first));
         if rest.is_empty() {
             self.children.remove(&element);
             return;

@@ -23,6 +23,12 @@ fn kind<'a>(types: &'a Types, shape: ShapeId, value: &Value) -> Kind<'a> {
     }
 }
 
+/// The step to an entry: named by the type where it names it.
+fn step(types: &Types, object: Option<&Object>, key: &str) -> Element {
+    let named = object.and_then(|object| types.field(object, key));
+    Element::Field(named.map_or_else(|| key.to_owned().into(), |field| field.name.clone()))
+}
+
 /// The type of an entry; entries without a type are kept as they are.
 fn below(types: &Types, parent: ShapeId, object: Option<&Object>, key: &str) -> ShapeId {
     object
@@ -65,10 +71,11 @@ pub(super) fn fields(types: &Types, shape: ShapeId, value: &Value) -> FieldSet {
         Kind::Leaf => return FieldSet::leaf(),
         Kind::Map(object) => {
             for (key, entry) in value.as_object().into_iter().flatten() {
-                let named = object.is_some_and(|object| types.field(object, key).is_some());
+                let field = object.and_then(|object| types.field(object, key));
                 let mut child = fields(types, below(types, shape, object, key), entry);
-                child.member |= !named || child.is_empty();
-                set.insert(Element::Field(key.clone()), child);
+                child.member |= field.is_none() || child.is_empty();
+                let name = field.map_or_else(|| key.clone().into(), |field| field.name.clone());
+                set.insert(Element::Field(name), child);
             }
         }
         Kind::List(list) => {
@@ -96,6 +103,9 @@ pub(super) fn compare(types: &Types, shape: ShapeId, old: &Value, new: &Value) -
     }
     let mut out = Difference::default();
     let mut child = |element: Element, difference: Difference| {
+        if difference.removed.is_empty() {
+            return out.changed.insert(element, difference.changed);
+        }
         out.changed.insert(element.clone(), difference.changed);
         out.removed.insert(element, difference.removed);
     };
@@ -103,15 +113,16 @@ pub(super) fn compare(types: &Types, shape: ShapeId, old: &Value, new: &Value) -
         (Kind::Map(object), Kind::Map(_)) => {
             let (old, new) = (old.as_object(), new.as_object());
             for (key, entry) in new.into_iter().flatten() {
-                let shape = below(types, shape, object, key);
+                let below = below(types, shape, object, key);
                 let difference = match old.and_then(|old| old.get(key)) {
-                    Some(before) => compare(types, shape, before, entry),
+                    Some(before) if before == entry => continue,
+                    Some(before) => compare(types, below, before, entry),
                     None => Difference {
-                        changed: present(types, shape, entry),
+                        changed: present(types, below, entry),
                         ..Difference::default()
                     },
                 };
-                child(Element::Field(key.clone()), difference);
+                child(step(types, object, key), difference);
             }
             for (key, entry) in old
                 .into_iter()
@@ -120,7 +131,7 @@ pub(super) fn compare(types: &Types, shape: ShapeId, old: &Value, new: &Value) -
             {
                 let removed = present(types, below(types, shape, object, key), entry);
                 child(
-                    Element::Field(key.clone()),
+                    step(types, object, key),
                     Difference {
                         removed,
                         ..Difference::default()
@@ -175,8 +186,7 @@ fn mark_containers(types: &Types, shape: ShapeId, value: &Value, set: &mut Field
         return;
     };
     for (key, entry) in value.as_object().into_iter().flatten() {
-        let element = Element::Field(key.clone());
-        if let Some(child) = set.children.get_mut(&element) {
+        if let Some(child) = set.children.get_mut(&step(types, object, key)) {
             child.member = true;
             mark_containers(types, below(types, shape, object, key), entry, child);
         }
@@ -185,22 +195,25 @@ fn mark_containers(types: &Types, shape: ShapeId, value: &Value, set: &mut Field
 
 /// Lays `config` over `live`.
 pub(super) fn merge(types: &Types, shape: ShapeId, live: &Value, config: &Value) -> Value {
-    match (kind(types, shape, live), kind(types, shape, config)) {
-        (Kind::Map(object), Kind::Map(_)) => {
-            let mut merged = live.as_object().cloned().unwrap_or_default();
+    let mut merged = live.clone();
+    lay(types, shape, &mut merged, config);
+    merged
+}
+
+fn lay(types: &Types, shape: ShapeId, live: &mut Value, config: &Value) {
+    match (kind(types, shape, live), kind(types, shape, config), live) {
+        (Kind::Map(object), Kind::Map(_), Value::Object(live)) => {
             for (key, entry) in config.as_object().into_iter().flatten() {
-                let value = match merged.get(key) {
-                    Some(current) => merge(types, below(types, shape, object, key), current, entry),
-                    None => entry.clone(),
-                };
-                merged.insert(key.clone(), value);
+                match live.get_mut(key) {
+                    Some(current) => lay(types, below(types, shape, object, key), current, entry),
+                    None => drop(live.insert(key.clone(), entry.clone())),
+                }
             }
-            Value::Object(merged)
         }
-        (Kind::List(list), Kind::List(_)) => {
-            Value::Array(merge_lists(types, list, items(live), items(config)))
+        (Kind::List(list), Kind::List(_), live) => {
+            *live = Value::Array(merge_lists(types, list, items(live), items(config)));
         }
-        _ => config.clone(),
+        (_, _, live) => *live = config.clone(),
     }
 }
 
@@ -239,10 +252,10 @@ pub(super) fn prune(types: &Types, shape: ShapeId, value: &mut Value, gone: &Fie
             for (element, set) in &gone.children {
                 let Element::Field(key) = element else { continue };
                 if set.member && kept(element).is_none() {
-                    entries.remove(key);
+                    entries.remove(key.as_ref());
                     continue;
                 }
-                let Some(entry) = entries.get_mut(key) else {
+                let Some(entry) = entries.get_mut(key.as_ref()) else {
                     continue;
                 };
                 let filled = !is_hollow(entry);
@@ -254,7 +267,7 @@ pub(super) fn prune(types: &Types, shape: ShapeId, value: &mut Value, gone: &Fie
                     kept(element).unwrap_or(&nothing),
                 );
                 if filled && is_hollow(entry) && kept(element).is_none() {
-                    entries.remove(key);
+                    entries.remove(key.as_ref());
                 }
             }
         }
@@ -282,7 +295,9 @@ pub(super) fn prune(types: &Types, shape: ShapeId, value: &mut Value, gone: &Fie
 fn without_keys(list: &List, set: &FieldSet) -> FieldSet {
     let mut set = set.clone();
     if let ListKind::Map(keys) = &list.kind {
-        keys.iter().for_each(|key| set.prune_fields(&[key.name.as_ref()]));
+        for key in keys {
+            set.children.remove(&Element::Field(key.name.clone()));
+        }
     }
     set
 }

@@ -205,9 +205,8 @@ pub struct Watchers {
 }
 
 impl Watchers {
-    /// Opens watches of one namespace's ConfigMaps from now on.
-    pub async fn open(client: &Client, count: usize, namespace: &str) -> Result<Watchers> {
-        let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+    /// Opens watches of a collection from now on.
+    pub async fn open(client: &Client, count: usize, path: &str) -> Result<Watchers> {
         let list: Value = serde_json::from_slice(&client.get(&format!("{path}?limit=1")).await?)?;
         let revision = list["metadata"]["resourceVersion"]
             .as_str()
@@ -250,7 +249,8 @@ impl Watchers {
         let mut waits = Vec::new();
         for event in 0..events {
             let begin = self.clock.monotonic();
-            let patch = json!({"data": {"number": format!("event {event}")}}).to_string();
+            let patch =
+                json!({"metadata": {"annotations": {"number": format!("event {event}")}}}).to_string();
             client
                 .send(Method::PATCH, path, "application/merge-patch+json", patch)
                 .await?;

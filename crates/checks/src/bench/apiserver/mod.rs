@@ -3,6 +3,7 @@
 
 mod child;
 mod client;
+mod growth;
 mod load;
 
 use std::sync::Arc;
@@ -67,12 +68,15 @@ async fn measure() -> Result<Report> {
         &mut figures,
     )?;
     let client = Arc::new(server.client(CONNECTIONS).await?);
+    let few = growth::sample(&server, &client).await?;
     writes(&server, &client, &mut figures).await?;
     cluster(&server, &client, &mut figures).await?;
     lists(&server, &client, &mut figures).await?;
     heartbeats(&server, &client, &mut figures).await?;
     watches(&server, &mut figures).await?;
-    growth(&server, &client, &mut figures).await?;
+    fill(&server, &client, &mut figures).await?;
+    let many = growth::sample(&server, &client).await?;
+    figures.extend(growth::figures(&few, &many, FILLED));
     drop((client, server));
     let (server, took) = Server::start(folder.path()).await?;
     figures.push(start_figure(
@@ -309,7 +313,7 @@ async fn watches(server: &Server, figures: &mut Vec<Figure>) -> Result<()> {
     let client = server.client(WATCH_CONNECTIONS).await?;
     let namespace = "/api/v1/namespaces/kube-system/configmaps";
     client.create(namespace, load::config_map("watched", 0)).await?;
-    let mut watchers = Watchers::open(&client, WATCHERS, "kube-system").await?;
+    let mut watchers = Watchers::open(&client, WATCHERS, namespace).await?;
     let path = format!("{namespace}/watched");
     let pause = Duration::from_millis(200);
     let phase = measured(server, watchers.deliver(&client, &path, EVENTS, pause)).await?;
@@ -331,7 +335,7 @@ async fn watches(server: &Server, figures: &mut Vec<Figure>) -> Result<()> {
 }
 
 /// Fills the store, and measures again what must not depend on how full it is.
-async fn growth(server: &Server, client: &Arc<Client>, figures: &mut Vec<Figure>) -> Result<()> {
+async fn fill(server: &Server, client: &Arc<Client>, figures: &mut Vec<Figure>) -> Result<()> {
     let present = CONFIG_MAPS + NODES + LEASES;
     create_maps(client, CONFIG_MAPS, FILLED - present - PATCHES).await?;
     let phase = measured(
