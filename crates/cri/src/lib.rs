@@ -276,6 +276,21 @@ impl Cri {
         self.update_container(request).await.map(drop)
     }
 
+    /// Writes a running container's state into a file.
+    ///
+    /// # Errors
+    /// [`CriError::is_unimplemented`] on runtimes that cannot (containerd before 2.0).
+    pub async fn checkpoint(
+        &self,
+        request: v1::CheckpointContainerRequest,
+        timeout: Duration,
+    ) -> Result<(), CriError> {
+        let mut request = Request::new(request);
+        request.set_timeout(timeout + CALL_TIMEOUT);
+        let answer = self.runtime.clone().checkpoint_container(request).await;
+        answer.map(drop).map_err(Self::call_error("CheckpointContainer"))
+    }
+
     /// Removes a container; one that is gone is fine.
     pub async fn remove_container(&self, id: &str) -> Result<(), CriError> {
         let mut request = Request::new(v1::RemoveContainerRequest {

@@ -170,6 +170,7 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
     let numa = numa::Manager::of(kubelet, numa::Nodes::read(Path::new("/sys/devices/system/node")))
         .map_err(|why| AgentError::Topology { why })?;
     Ok(Shared {
+        pulls: kubelet.parallel_pulls().map(tokio::sync::Semaphore::new),
         allocations: Allocations::new(&settings.dirs.root),
         numa,
         cri: Cri::new(&kubelet.container_runtime_endpoint)?,
@@ -209,6 +210,7 @@ fn node_side(settings: &Settings, facts: &Facts) -> NodeSide {
         memory_bytes: facts.memory_bytes,
         oom_group: settings.dirs.cgroups.join("cgroup.controllers").exists()
             && kubelet.single_process_oom_kill != Some(true),
+        hugepage_sizes: facts.hugepages.iter().map(|(size, _)| *size).collect(),
         quota_period_us: kubelet
             .cpu_cfs_quota
             .then_some(kubelet.cpu_cfs_quota_period.as_micros() as i64),

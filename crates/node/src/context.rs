@@ -60,6 +60,8 @@ pub struct Shared {
     pub shutting_down: AtomicBool,
     /// Device plug-ins and who has which device.
     pub devices: Arc<DevicePlugins>,
+    /// Turns to pull an image; `None`: nobody waits.
+    pub pulls: Option<tokio::sync::Semaphore>,
     /// What pods were given.
     pub allocations: Allocations,
     /// How near to each other processors and devices of a pod must be.

@@ -31,6 +31,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Cpus {
     policy: Option<StaticPolicy>,
+    /// Who has processors to himself keeps the quota of its limit all the same.
+    keeps_quota: bool,
     file: PathBuf,
     held: Mutex<Assignments>,
     changed: Notify,
@@ -55,7 +57,10 @@ impl Cpus {
         }
         let topology = Topology::read(Path::new("/sys/devices/system"), &usable(cpus));
         let policy = policy_of(config, topology)?;
-        Ok(Cpus::with(policy, root.join(FILE)))
+        Ok(Cpus {
+            keeps_quota: !config.gate("DisableCPUQuotaWithExclusiveCPUs"),
+            ..Cpus::with(policy, root.join(FILE))
+        })
     }
 
     fn with(policy: Option<StaticPolicy>, file: PathBuf) -> Self {
@@ -69,6 +74,7 @@ impl Cpus {
         Cpus {
             held: Mutex::new(saved.filter(fits).unwrap_or(initial)),
             policy,
+            keeps_quota: false,
             file,
             changed: Notify::new(),
         }
@@ -136,7 +142,7 @@ impl Cpus {
         match held.of(uid, container) {
             Some(set) => CpuShare {
                 list: set.to_string(),
-                exclusive: true,
+                exclusive: !self.keeps_quota,
             },
             None => CpuShare {
                 list: held.shared.to_string(),
@@ -163,9 +169,9 @@ impl Cpus {
         self.policy.is_some()
     }
 
-    /// Whether a container of the pod has processors of its own.
+    /// Whether a container of the pod has processors of its own and therefore no quota.
     pub fn has_exclusive(&self, uid: &str) -> bool {
-        self.held.lock().exclusive.contains_key(uid)
+        !self.keeps_quota && self.held.lock().exclusive.contains_key(uid)
     }
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{
     ConfigMap, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Service,
 };
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use kube::api::ListParams;
 use mainstay_base::clock::SharedClock;
@@ -120,6 +121,7 @@ pub struct Fetcher {
     config_maps: Cache<(String, String), MapData>,
     secrets: Cache<(String, String), SecretData>,
     services: Cache<String, BTreeMap<String, String>>,
+    handlers: Cache<String, String>,
     tokens: Mutex<HashMap<(String, TokenKey), Token>>,
 }
 
@@ -132,6 +134,7 @@ impl Fetcher {
             config_maps: Mutex::default(),
             secrets: Mutex::default(),
             services: Mutex::default(),
+            handlers: Mutex::default(),
             tokens: Mutex::default(),
         }
     }
@@ -184,6 +187,13 @@ impl Fetcher {
             }))
         };
         self.cached(&self.config_maps, key, ask).await
+    }
+
+    /// The runtime's handler of a RuntimeClass; `None`: there is no such class, or nobody can tell.
+    pub async fn runtime_handler(&self, class: &str) -> Option<String> {
+        let api: Api<RuntimeClass> = Api::all(self.api.client()?);
+        let ask = async { Ok(api.get_opt(class).await?.map(|found| found.handler)) };
+        self.cached(&self.handlers, class.to_owned(), ask).await
     }
 
     /// The data of one Secret.

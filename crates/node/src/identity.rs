@@ -1,6 +1,7 @@
 //! The node's certificate: asked for with the bootstrap token, kept in a file, renewed before it expires.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,9 +18,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::api::{ApiError, ApiSlot, Credentials, connect};
 use crate::config::NodeConfig;
 
-/// The signer of nodes' client certificates.
-const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-/// How long to wait between looks at the request.
+/// How long to wait between the first looks at the request.
 const POLL: Duration = Duration::from_millis(500);
 /// How long to wait after a failed attempt to join.
 const RETRY: Duration = Duration::from_secs(2);
@@ -70,10 +69,39 @@ pub enum IdentityError {
     },
 }
 
-/// Where the certificate is kept.
+/// What a certificate is for.
+#[derive(Debug)]
+struct Purpose {
+    /// Of the files that keep it.
+    prefix: &'static str,
+    /// Of requests for it.
+    request_prefix: &'static str,
+    signer: &'static str,
+    usage: &'static str,
+    /// The wait between looks at a request grows up to this: some are approved by people.
+    longest_poll: Duration,
+}
+
+const CLIENT: &Purpose = &Purpose {
+    prefix: "kubelet-client",
+    request_prefix: "node-csr-",
+    signer: "kubernetes.io/kube-apiserver-client-kubelet",
+    usage: "client auth",
+    longest_poll: POLL,
+};
+const SERVING: &Purpose = &Purpose {
+    prefix: "kubelet-server",
+    request_prefix: "node-serving-csr-",
+    signer: "kubernetes.io/kubelet-serving",
+    usage: "server auth",
+    longest_poll: Duration::from_secs(30),
+};
+
+/// Where a certificate is kept.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    purpose: &'static Purpose,
 }
 
 /// A certificate with its key and the times that matter.
@@ -105,26 +133,42 @@ impl Held {
 }
 
 impl Store {
-    /// A store in `dir` (made when missing).
+    /// A store of the client certificate in `dir` (made when missing).
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Store { dir: dir.into() }
+        Store {
+            dir: dir.into(),
+            purpose: CLIENT,
+        }
+    }
+
+    /// A store of the serving certificate in `dir` (made when missing).
+    pub fn serving(dir: impl Into<PathBuf>) -> Self {
+        Store {
+            dir: dir.into(),
+            purpose: SERVING,
+        }
     }
 
     fn file(&self) -> PathBuf {
-        self.dir.join("kubelet-client-current.pem")
+        self.dir.join(format!("{}-current.pem", self.purpose.prefix))
     }
 
     fn pending_key(&self) -> PathBuf {
-        self.dir.join("kubelet-client.key.tmp")
+        self.dir.join(format!("{}.key.tmp", self.purpose.prefix))
     }
 
     /// The kept certificate, if it is for this very node and incarnation and still valid.
     pub fn load(&self, join: &NodeConfig, now: Timestamp) -> Option<Held> {
+        self.load_named(join, &identity_names(join).ok()?, now)
+    }
+
+    /// The kept certificate, if it is for this very node with all these names, and still valid.
+    pub fn load_named(&self, join: &NodeConfig, wanted: &[SanType], now: Timestamp) -> Option<Held> {
         let text = std::fs::read_to_string(self.file()).ok()?;
         let split = text.find("-----BEGIN PRIVATE KEY")?;
         let (certificate, key) = text.split_at(split);
         let held = describe(certificate, key).ok()?;
-        let fits = names(certificate, join) && held.not_after > now;
+        let fits = names(certificate, join, wanted) && held.not_after > now;
         fits.then_some(held)
     }
 
@@ -187,45 +231,56 @@ fn describe(certificate: &str, key: &str) -> Result<Held, IdentityError> {
     })
 }
 
-/// Whether a certificate names this node and, where the join file has one, this incarnation.
-fn names(certificate: &str, join: &NodeConfig) -> bool {
+/// Whether a certificate names this node, with all of these alternative names.
+fn names(certificate: &str, join: &NodeConfig, wanted: &[SanType]) -> bool {
     let der = crate::api::bundle(certificate);
     let Some((_, parsed)) = der.first().and_then(|d| X509Certificate::from_der(d).ok()) else {
         return false;
     };
-    let wanted = format!("system:node:{}", join.node_name);
-    let named = parsed
-        .subject()
-        .iter_common_name()
-        .any(|cn| cn.as_str() == Ok(wanted.as_str()));
-    let Some(uri) = join.identity_uri() else {
-        return named;
-    };
+    let node = format!("system:node:{}", join.node_name);
+    let mut common = parsed.subject().iter_common_name();
     let alternative = parsed.subject_alternative_name().ok().flatten();
-    let mut uris = alternative
-        .iter()
-        .flat_map(|s| &s.value.general_names)
-        .filter_map(|n| match n {
-            GeneralName::URI(text) => Some(*text),
-            _ => None,
-        });
-    named && uris.any(|text| text == uri)
+    let has = |wanted: &SanType| {
+        let mut all = alternative.iter().flat_map(|s| &s.value.general_names);
+        all.any(|name| is(name, wanted))
+    };
+    common.any(|cn| cn.as_str() == Ok(node.as_str())) && wanted.iter().all(has)
 }
 
-/// Makes the request: CN `system:node:NAME`, O `system:nodes`, URI SAN of the machine's identity.
-fn request_pem(join: &NodeConfig, key: &KeyPair) -> Result<String, IdentityError> {
+fn is(name: &GeneralName<'_>, wanted: &SanType) -> bool {
+    match (name, wanted) {
+        (GeneralName::URI(text), SanType::URI(wanted)) => *text == wanted.as_str(),
+        (GeneralName::DNSName(text), SanType::DnsName(wanted)) => *text == wanted.as_str(),
+        (GeneralName::IPAddress(bytes), SanType::IpAddress(IpAddr::V4(ip))) => *bytes == ip.octets(),
+        (GeneralName::IPAddress(bytes), SanType::IpAddress(IpAddr::V6(ip))) => *bytes == ip.octets(),
+        _ => false,
+    }
+}
+
+/// The alternative names of a client certificate: the machine's identity, where the join file has one.
+fn identity_names(join: &NodeConfig) -> Result<Vec<SanType>, IdentityError> {
+    let uri = join.identity_uri().into_iter();
+    uri.map(|uri| -> Result<SanType, IdentityError> { Ok(SanType::URI(uri.try_into()?)) })
+        .collect()
+}
+
+/// Makes the request: CN `system:node:NAME`, O `system:nodes`, and the alternative names.
+fn request_pem(join: &NodeConfig, key: &KeyPair, names: &[SanType]) -> Result<String, IdentityError> {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, "system:nodes");
     name.push(DnType::CommonName, format!("system:node:{}", join.node_name));
     params.distinguished_name = name;
-    if let Some(uri) = join.identity_uri() {
-        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
-    }
+    params.subject_alt_names = names.to_vec();
     Ok(params.serialize_request(key)?.pem()?)
 }
 
-fn request_object(join: &NodeConfig, key: &KeyPair) -> Result<CertificateSigningRequest, IdentityError> {
+fn request_object(
+    purpose: &Purpose,
+    join: &NodeConfig,
+    key: &KeyPair,
+    names: &[SanType],
+) -> Result<CertificateSigningRequest, IdentityError> {
     let digest = digest(&SHA256, key.public_key_raw());
     let hash: String = digest
         .as_ref()
@@ -235,13 +290,13 @@ fn request_object(join: &NodeConfig, key: &KeyPair) -> Result<CertificateSigning
         .collect();
     Ok(CertificateSigningRequest {
         metadata: ObjectMeta {
-            name: Some(format!("node-csr-{hash}")),
+            name: Some(format!("{}{hash}", purpose.request_prefix)),
             ..Default::default()
         },
         spec: CertificateSigningRequestSpec {
-            request: ByteString(request_pem(join, key)?.into_bytes()),
-            signer_name: SIGNER.to_owned(),
-            usages: Some(vec!["digital signature".to_owned(), "client auth".to_owned()]),
+            request: ByteString(request_pem(join, key, names)?.into_bytes()),
+            signer_name: purpose.signer.to_owned(),
+            usages: Some(vec!["digital signature".to_owned(), purpose.usage.to_owned()]),
             ..Default::default()
         },
         status: None,
@@ -261,16 +316,25 @@ fn denied(request: &CertificateSigningRequest) -> Option<String> {
 }
 
 /// Asks for a certificate with `client` and waits for it.
-async fn ask(client: &kube::Client, join: &NodeConfig, store: &Store) -> Result<Held, IdentityError> {
+///
+/// # Errors
+/// When it is denied, or what the API server answered.
+pub async fn ask(
+    client: &kube::Client,
+    join: &NodeConfig,
+    store: &Store,
+    names: &[SanType],
+) -> Result<Held, IdentityError> {
     let key = store.key()?;
-    let wanted = request_object(join, &key)?;
+    let wanted = request_object(store.purpose, join, &key, names)?;
     let name = wanted.metadata.name.clone().unwrap_or_default();
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     match api.create(&PostParams::default(), &wanted).await {
-        Ok(_) => tracing::info!(name, "asked for a client certificate"),
+        Ok(_) => tracing::info!(name, signer = store.purpose.signer, "asked for a certificate"),
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(source) => return Err(api_error("create the certificate request")(source)),
     }
+    let mut poll = POLL;
     loop {
         let seen = api
             .get(&name)
@@ -289,7 +353,8 @@ async fn ask(client: &kube::Client, join: &NodeConfig, store: &Store) -> Result<
             store.save(&held)?;
             return Ok(held);
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(poll).await;
+        poll = (poll * 2).min(store.purpose.longest_poll);
     }
 }
 
@@ -305,7 +370,7 @@ async fn join_once(join: &NodeConfig, store: &Store, clock: &SharedClock) -> Res
         return Ok(held);
     }
     let client = connect(join, &Credentials::Token(join.bootstrap_token.clone())).await?;
-    ask(&client, join, store).await
+    ask(&client, join, store, &identity_names(join)?).await
 }
 
 /// Keeps the node joined for as long as it runs: certificate first, then a new one before each expires.
@@ -339,7 +404,11 @@ pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, c
         };
         slot.set(client.clone());
         wait_until(if rotate { held.renew_at() } else { held.not_after }, &clock).await;
-        if let Err(error) = ask(&client, &join, &store).await {
+        let renewed = match identity_names(&join) {
+            Ok(names) => ask(&client, &join, &store, &names).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = renewed {
             tracing::warn!(
                 error = mainstay_base::error::chain(&error),
                 "could not renew the certificate"
@@ -349,7 +418,8 @@ pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, c
     }
 }
 
-async fn wait_until(at: Timestamp, clock: &SharedClock) {
+/// Waits until a time has come.
+pub async fn wait_until(at: Timestamp, clock: &SharedClock) {
     while clock.now() < at {
         let left = at
             .as_second()
@@ -396,8 +466,8 @@ mod tests {
     fn the_request_is_named_after_its_key_so_that_a_restart_asks_for_the_same() {
         let dir = tempfile::tempdir().expect("a folder");
         let store = Store::new(dir.path());
-        let first = request_object(&join(), &store.key().expect("a key")).expect("a request");
-        let second = request_object(&join(), &store.key().expect("a key")).expect("a request");
+        let first = request_object(CLIENT, &join(), &store.key().expect("a key"), &[]).expect("a request");
+        let second = request_object(CLIENT, &join(), &store.key().expect("a key"), &[]).expect("a request");
         assert_eq!(first.metadata.name, second.metadata.name);
     }
 }

@@ -103,6 +103,21 @@ pub fn choose(
         .collect()
 }
 
+/// Tells images that nobody has used for longer than `max_age` (zero: any time) from the others. An agent that has
+/// not run for so long itself cannot know.
+fn by_age(
+    candidates: Vec<Candidate>,
+    running_for: Duration,
+    now: Duration,
+    max_age: Duration,
+) -> (Vec<Candidate>, Vec<Candidate>) {
+    if max_age.is_zero() || running_for <= max_age {
+        return (Vec::new(), candidates);
+    }
+    let is_old = |image: &Candidate| now.saturating_sub(image.last_used) > max_age;
+    candidates.into_iter().partition(is_old)
+}
+
 async fn in_use(shared: &Shared) -> Option<HashSet<String>> {
     let listed = shared
         .cri
@@ -183,10 +198,26 @@ pub async fn remove_dead_containers(shared: &Shared, known: &HashSet<String>) {
 pub async fn keep(shared: Arc<Shared>) {
     let kubelet = &shared.settings.kubelet;
     let mut records: HashMap<String, Record> = HashMap::new();
+    let begun = shared.clock.monotonic();
     loop {
         tokio::time::sleep(PERIOD).await;
         let now = shared.clock.monotonic();
         let candidates = note(&shared, &mut records, now).await;
+        let (old, candidates) = by_age(
+            candidates,
+            now.saturating_sub(begun),
+            now,
+            kubelet.image_maximum_gc_age,
+        );
+        for image in old {
+            if let Err(error) = shared.cri.remove_image(&image.id).await {
+                tracing::warn!(
+                    image = image.id,
+                    error = error.message(),
+                    "could not remove an old image"
+                );
+            }
+        }
         let Some(fs) = filesystem(&shared).await else {
             continue;
         };
@@ -260,6 +291,24 @@ mod tests {
         };
         assert_eq!(to_free(&fs(200), 85, 80), None);
         assert_eq!(to_free(&fs(150), 85, 80), Some(50));
+    }
+
+    #[test]
+    fn images_that_nobody_uses_go_with_time() {
+        let image = |id: &str, used: u64| Candidate {
+            id: id.into(),
+            size: 10,
+            last_used: Duration::from_secs(used),
+            first_seen: Duration::ZERO,
+        };
+        let old = |running_for: u64, max_age: u64| -> Vec<String> {
+            let all = vec![image("never", 0), image("lately", 950)];
+            let seconds = Duration::from_secs;
+            let (old, _) = by_age(all, seconds(running_for), seconds(1000), seconds(max_age));
+            old.into_iter().map(|c| c.id).collect()
+        };
+        assert_eq!(old(900, 100), ["never"]);
+        assert_eq!((old(90, 100), old(900, 0)), (vec![], vec![]));
     }
 
     #[test]

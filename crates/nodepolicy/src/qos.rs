@@ -1,5 +1,7 @@
 //! A pod's resources as the runtime and the cgroup files want them. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use mainstay_semantics::pod::{PodResources, Without};
 use mainstay_semantics::qos::{self, Class, OomContext};
@@ -126,6 +128,8 @@ pub struct PodCgroup {
     pub memory: Option<i64>,
     /// Most processes.
     pub pids: Option<i64>,
+    /// Bytes of hugepages by page size in bytes.
+    pub hugepages: BTreeMap<i64, i64>,
 }
 
 /// The limits of a pod's own cgroup: quota and memory only when every container has that limit.
@@ -158,7 +162,17 @@ pub fn pod_cgroup(spec: &PodSpec, class: Class, cfs_quota: bool, period_us: i64)
         cgroup.quota_us = limit("cpu").map(|milli| quota(milli, period_us));
     }
     cgroup.memory = limit("memory");
+    let pages = requests.iter().filter_map(|(name, bytes)| {
+        let size = amount::value(name.strip_prefix("hugepages-")?)?;
+        Some((size, *bytes))
+    });
+    cgroup.hugepages = pages.collect();
     cgroup
+}
+
+/// The memory that a pod may use at most; `None` unless every container has a limit.
+pub fn memory_limit(spec: &PodSpec) -> Option<i64> {
+    pod_cgroup(spec, Class::Burstable, false, 0).memory
 }
 
 /// Limits of a container as the runtime takes them.

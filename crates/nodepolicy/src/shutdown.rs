@@ -35,7 +35,13 @@ pub fn from_periods(whole: Duration, critical: Duration) -> Vec<PriorityGrace> {
 
 /// The groups of a configuration, the lowest priority first; none: no order is kept.
 pub fn periods(config: &KubeletConfiguration) -> Vec<PriorityGrace> {
-    let mut periods = config.shutdown_grace_period_by_pod_priority.clone();
+    if !config.gate("GracefulNodeShutdown") {
+        return Vec::new();
+    }
+    let mut periods = match config.gate("GracefulNodeShutdownBasedOnPodPriority") {
+        true => config.shutdown_grace_period_by_pod_priority.clone(),
+        false => Vec::new(),
+    };
     if periods.is_empty() {
         let critical = config.shutdown_grace_period_critical_pods;
         periods = from_periods(config.shutdown_grace_period, critical);

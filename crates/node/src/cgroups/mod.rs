@@ -1,5 +1,6 @@
 //! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, named for cgroupfs or systemd.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -218,7 +219,7 @@ impl CgroupTree {
         if let Some(pids) = limits.pids {
             self.set(path, "pids", "pids.max", &pids.to_string())?;
         }
-        Ok(())
+        self.limit_hugepages(path, &limits.hugepages)
     }
 
     /// Makes `kubepods` and the class cgroups and limits what all pods together may use.
@@ -249,7 +250,11 @@ impl CgroupTree {
         if let Some(pids) = limits.pids {
             self.set(path, "pids", "pids.max", &pids.to_string())?;
         }
-        for (size, bytes) in &limits.hugepages {
+        self.limit_hugepages(path, &limits.hugepages)
+    }
+
+    fn limit_hugepages(&self, path: &str, limits: &BTreeMap<i64, i64>) -> Result<(), CgroupError> {
+        for (size, bytes) in limits {
             let end = if self.v2 { "max" } else { "limit_in_bytes" };
             let file = format!("hugetlb.{}.{end}", page_size_name(*size));
             // A kernel without this controller limits no hugepages.
@@ -409,6 +414,7 @@ mod tests {
             period_us: 100_000,
             memory: Some(1 << 20),
             pids: Some(64),
+            ..Default::default()
         };
         tree.ensure_pod(Class::Burstable, "u", &limits).expect("made");
         let read = |file: &str| {

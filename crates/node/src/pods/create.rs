@@ -63,18 +63,19 @@ pub async fn make_sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> Result<Sa
     if let Err(error) = std::fs::create_dir_all(&config.log_directory) {
         return Err(format!("failed to make {}: {error}", config.log_directory));
     }
-    let request = v1::RunPodSandboxRequest {
-        config: Some(config),
-        runtime_handler: runtime_handler(pod),
-    };
     let made = async {
-        let id = shared.cri.run_sandbox(request).await?.pod_sandbox_id;
-        shared.cri.sandbox_status(&id).await
+        let request = v1::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: runtime_handler(shared, pod).await?,
+        };
+        let made = shared.cri.run_sandbox(request).await;
+        let id = made.map_err(|error| error.message())?.pod_sandbox_id;
+        let status = shared.cri.sandbox_status(&id).await;
+        status.map_err(|error| error.message())
     };
     match made.await {
         Ok(status) => Ok(super::observe::sandbox_view(status)),
-        Err(error) => {
-            let why = error.message();
+        Err(why) => {
             shared.events.pod(
                 pod,
                 EventKind::Warning,
@@ -86,12 +87,14 @@ pub async fn make_sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> Result<Sa
     }
 }
 
-/// The runtime's name of the pod's runtime class: by convention the class's own name.
-fn runtime_handler(pod: &Pod) -> String {
-    pod.spec
-        .as_ref()
-        .and_then(|s| s.runtime_class_name.clone())
-        .unwrap_or_default()
+/// The runtime's handler of the pod's runtime class; empty: the usual one.
+async fn runtime_handler(shared: &Shared, pod: &Pod) -> Result<String, String> {
+    let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
+    let Some(class) = class.filter(|name| !name.is_empty()) else {
+        return Ok(String::new());
+    };
+    let handler = shared.fetch.runtime_handler(class).await;
+    handler.ok_or_else(|| format!("failed to get sandbox runtime: RuntimeClass {class:?} not found"))
 }
 
 fn hosts_file(shared: &Shared, pod: &Pod, ip: &str) -> std::io::Result<PathBuf> {

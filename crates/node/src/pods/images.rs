@@ -2,38 +2,39 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use mainstay_control::events::EventKind;
-use mainstay_nodepolicy::pods::pull::{DockerConfig, auth_for, policy, with_tag};
+use mainstay_nodepolicy::pods::keyring::Keyring;
 pub use mainstay_nodepolicy::pods::pull::{PullBackoff, Waiting};
+use mainstay_nodepolicy::pods::pull::{policy, with_tag};
 
 use crate::context::Shared;
 use crate::cri::{image_spec, runtime_v1 as v1};
 use crate::podspec;
 
+/// Credentials to try for an image: those of the pod, then the node's own (`config.json` in the agent's folder).
 async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Vec<v1::AuthConfig> {
-    let mut found = Vec::new();
-    let references = pod
-        .spec
-        .as_ref()
+    let mut of_pod = Keyring::default();
+    let spec = pod.spec.as_ref();
+    for reference in spec
         .and_then(|s| s.image_pull_secrets.as_ref())
         .into_iter()
-        .flatten();
-    for reference in references {
-        let Some(data) = shared
-            .fetch
-            .secret(podspec::namespace(pod), &reference.name)
-            .await
-        else {
+        .flatten()
+    {
+        let namespace = podspec::namespace(pod);
+        let Some(data) = shared.fetch.secret(namespace, &reference.name).await else {
             continue;
         };
-        let parsed = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
-            (Some(json), _) => serde_json::from_slice(json).ok(),
-            (None, Some(json)) => serde_json::from_slice(json)
-                .ok()
-                .map(|auths| DockerConfig { auths }),
-            (None, None) => None,
-        };
-        found.extend(parsed.as_ref().and_then(|c| auth_for(c, image)));
+        match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
+            (Some(file), _) => of_pod.add_file(file),
+            (None, Some(file)) => of_pod.add_old_file(file),
+            (None, None) => {}
+        }
     }
+    let mut of_node = Keyring::default();
+    if let Ok(file) = tokio::fs::read(shared.settings.dirs.root.join("config.json")).await {
+        of_node.add_file(&file);
+    }
+    let mut found = of_pod.of(image);
+    found.extend(of_node.of(image));
     found
 }
 
@@ -83,16 +84,24 @@ pub async fn ensure(
         return Err(Waiting::new("ImagePullBackOff", message));
     }
     event(EventKind::Normal, "Pulling", format!("Pulling image {image:?}"));
+    let asked = shared.clock.monotonic();
+    // Who waits here holds up nobody whose image is present.
+    let _turn = match &shared.pulls {
+        Some(turns) => turns.acquire().await.ok(),
+        None => None,
+    };
     let started = shared.clock.monotonic();
     match pull(shared, pod, &image, sandbox).await {
         Ok(found) => {
-            let took = crate::config::duration::format(shared.clock.monotonic().saturating_sub(started));
+            let now = shared.clock.monotonic();
+            let took = crate::config::duration::format(now.saturating_sub(started));
+            let whole = crate::config::duration::format(now.saturating_sub(asked));
             let size = found.size;
             event(
                 EventKind::Normal,
                 "Pulled",
                 format!(
-                    "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {size} bytes."
+                    "Successfully pulled image {image:?} in {took} ({whole} including waiting). Image size: {size} bytes."
                 ),
             );
             Ok(found)

@@ -572,12 +572,7 @@ impl Worker {
             return Ok(());
         }
         let run = Duration::from_nanos((seen.finished_at - seen.started_at).max(0) as u64);
-        let max = self
-            .shared
-            .settings
-            .kubelet
-            .crash_loop_back_off
-            .max_container_restart_period;
+        let max = self.shared.settings.kubelet.longest_restart_wait();
         self.restarts
             .start(&seen.name, seen.finished_at, run, self.shared.now_nanos(), max)?;
         self.ends_counted.insert(seen.name.clone(), seen.finished_at);

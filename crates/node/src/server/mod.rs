@@ -1,8 +1,10 @@
 //! The node's own API on port 10250: logs, exec, attach, port-forward, pods, statistics, metrics.
 
 pub mod auth;
+pub mod checkpoint;
 pub mod logs;
 pub mod metrics;
+pub mod serving;
 pub mod stats;
 pub mod stream;
 pub mod tls;
@@ -17,6 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::pods::manager::Manager;
 use auth::{Auth, User};
@@ -124,8 +127,8 @@ pub struct Server {
 /// Serves for as long as the agent runs. A port that is taken is tried again: the agent lives without it.
 pub async fn run(manager: Arc<Manager>, listener: TcpListener) {
     let settings = &manager.shared().settings;
-    let acceptor = match tls::acceptor(settings) {
-        Ok(acceptor) => acceptor,
+    let (acceptor, serving) = match tls::acceptor(settings) {
+        Ok(made) => made,
         Err(error) => {
             tracing::error!(
                 error = mainstay_base::error::chain(&error),
@@ -134,6 +137,10 @@ pub async fn run(manager: Arc<Manager>, listener: TcpListener) {
             return;
         }
     };
+    let mut tasks = JoinSet::new();
+    if tls::is_asked_for(settings) {
+        tasks.spawn(serving::keep(manager.shared().clone(), serving));
+    }
     let server = Arc::new(Server {
         auth: Auth::new(manager.shared()),
         manager,
@@ -213,6 +220,12 @@ impl Server {
             }
             ["run", namespace, pod, container] => {
                 stream::run(&self.manager, (namespace, pod, container), &query).await
+            }
+            ["checkpoint", namespace, pod, container]
+                if request.method() == Method::POST
+                    && self.manager.shared().settings.kubelet.gate("ContainerCheckpoint") =>
+            {
+                checkpoint::serve(&self.manager, (namespace, pod, container), &query).await
             }
             ["pods"] | ["runningpods"] => self.pods(),
             ["stats", "summary"] => stats::serve(&self.manager).await,

@@ -20,7 +20,8 @@ use crate::podspec;
 /// How long a command of `/run` may take.
 const RUN_LIMIT: Duration = Duration::from_secs(600);
 
-type Refusal = Box<Answer>;
+/// An answer that refuses.
+pub type Refusal = Box<Answer>;
 
 fn refuse(status: StatusCode, why: impl Into<String>) -> Refusal {
     Box::new(text(status, why))
@@ -39,7 +40,8 @@ async fn pod_view(manager: &Manager, namespace: &str, pod: &str) -> Result<crate
         .map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.message()))
 }
 
-async fn running_id(
+/// The runtime's id of a container that runs.
+pub async fn running_id(
     manager: &Manager,
     (namespace, pod, container): (&str, &str, &str),
 ) -> Result<String, Refusal> {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use crate::settings::Settings;
@@ -86,16 +88,55 @@ fn client_roots(settings: &Settings) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Makes the acceptor of the serving port; clients without a certificate are let in to show a token.
+/// The certificate that is shown now; none until there is one, and then nobody can connect.
+#[derive(Debug, Default)]
+pub struct Serving(Mutex<Option<Arc<CertifiedKey>>>);
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.lock().clone()
+    }
+}
+
+impl Serving {
+    fn set(&self, (chain, key): Identity) -> Result<(), TlsError> {
+        let provider = rustls::crypto::ring::default_provider();
+        let made = CertifiedKey::from_der(chain, key, &provider).map_err(setup)?;
+        *self.0.lock() = Some(Arc::new(made));
+        Ok(())
+    }
+
+    /// Shows another certificate from now on; both are PEM.
+    ///
+    /// # Errors
+    /// When they are not, or do not fit each other.
+    pub fn show(&self, certificate: &str, key: &str) -> Result<(), TlsError> {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().map_err(setup)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(setup)?;
+        self.set((chain, key))
+    }
+}
+
+/// Whether the serving certificate is to come from the cluster.
+pub fn is_asked_for(settings: &Settings) -> bool {
+    let kubelet = &settings.kubelet;
+    kubelet.server_tls_bootstrap && kubelet.tls_cert_file.is_empty()
+}
+
+/// Makes the acceptor of the serving port; clients without a certificate are let in to show a token. The second value
+/// takes other certificates later.
 ///
 /// # Errors
 /// When a configured file cannot be used.
-pub fn acceptor(settings: &Settings) -> Result<TlsAcceptor, TlsError> {
+pub fn acceptor(settings: &Settings) -> Result<(TlsAcceptor, Arc<Serving>), TlsError> {
     let kubelet = &settings.kubelet;
-    let (chain, key) = match kubelet.tls_cert_file.is_empty() {
-        true => self_made(settings)?,
-        false => from_files(&kubelet.tls_cert_file, &kubelet.tls_private_key_file)?,
-    };
+    let serving = Arc::new(Serving::default());
+    if !kubelet.tls_cert_file.is_empty() {
+        serving.set(from_files(&kubelet.tls_cert_file, &kubelet.tls_private_key_file)?)?;
+    } else if !is_asked_for(settings) {
+        serving.set(self_made(settings)?)?;
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -111,7 +152,7 @@ pub fn acceptor(settings: &Settings) -> Result<TlsAcceptor, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(setup)?;
+    let mut config = builder.with_cert_resolver(serving.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok((TlsAcceptor::from(Arc::new(config)), serving))
 }

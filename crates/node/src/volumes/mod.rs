@@ -3,16 +3,19 @@
 pub mod atomic;
 pub mod content;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount,
+};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::amount;
 use crate::cri::runtime_v1 as v1;
-use crate::podspec;
+use crate::{podspec, qos};
 use content::{Objects, Payload};
 
 /// Why a volume could not be set up.
@@ -129,13 +132,11 @@ fn set_up_one(root: &Path, pod: &Pod, volume: &Volume, objects: &Objects) -> Res
         return link_claim(&volume.name, &path, objects.claims.get(&claim.claim_name));
     }
     if let Some(empty) = &volume.empty_dir {
-        let in_memory = empty.medium.as_deref() == Some("Memory");
-        let limit = empty
-            .size_limit
-            .as_ref()
-            .map(|q| amount::of("memory", q))
-            .filter(|l| *l > 0);
-        return make_empty_dir(pod, volume, &path, in_memory, limit);
+        let medium = medium(pod, empty).map_err(|why| VolumeError::Content {
+            volume: volume.name.clone(),
+            why,
+        })?;
+        return make_empty_dir(pod, volume, &path, &medium);
     }
     let payload = content::payload(pod, volume, objects).map_err(|why| VolumeError::Content {
         volume: volume.name.clone(),
@@ -183,20 +184,65 @@ fn write_content(pod: &Pod, volume: &Volume, path: &Path, payload: Payload) -> R
     atomic::write(path, &payload, fs_group(pod)).map_err(file_error(&volume.name, path))
 }
 
-fn make_empty_dir(
-    pod: &Pod,
-    volume: &Volume,
-    path: &Path,
-    in_memory: bool,
-    limit: Option<i64>,
-) -> Result<(), VolumeError> {
-    if path.is_dir() && (!in_memory || is_mount_point(path)) {
+/// What an emptyDir is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Medium {
+    Disk,
+    /// At most so many bytes; `None`: half of the machine's memory, as the kernel has it.
+    Memory(Option<i64>),
+    /// Pages of so many bytes.
+    HugePages(i64),
+}
+
+/// The medium of an emptyDir; memory holds no more than the pod may use.
+fn medium(pod: &Pod, empty: &EmptyDirVolumeSource) -> Result<Medium, String> {
+    let given = empty.size_limit.as_ref().map(|q| amount::of("memory", q));
+    match empty.medium.as_deref().unwrap_or_default() {
+        "" => Ok(Medium::Disk),
+        "Memory" => {
+            let of_pod = pod.spec.as_ref().and_then(qos::memory_limit);
+            let limits = [given, of_pod].into_iter().flatten().filter(|l| *l > 0);
+            Ok(Medium::Memory(limits.min()))
+        }
+        "HugePages" => page_size(pod),
+        other => {
+            let size = other.strip_prefix("HugePages-").and_then(amount::value);
+            size.map(Medium::HugePages)
+                .ok_or_else(|| format!("unknown storage medium {other:?}"))
+        }
+    }
+}
+
+/// The one size of hugepages that the pod's containers ask for.
+fn page_size(pod: &Pod) -> Result<Medium, String> {
+    let spec = pod.spec.as_ref();
+    let inits = spec
+        .and_then(|s| s.init_containers.as_ref())
+        .into_iter()
+        .flatten();
+    let containers = inits.chain(spec.into_iter().flat_map(|s| &s.containers));
+    let requests = containers.filter_map(|c| c.resources.as_ref()?.requests.as_ref());
+    let names = requests.flat_map(BTreeMap::keys);
+    let sizes: BTreeSet<i64> = names
+        .filter_map(|name| amount::value(name.strip_prefix("hugepages-")?))
+        .collect();
+    match (sizes.first(), sizes.len()) {
+        (Some(size), 1) => Ok(Medium::HugePages(*size)),
+        (None, _) => Err("no hugepages are requested: medium HugePages needs a request".to_owned()),
+        _ => Err("several hugepage sizes are requested: use medium HugePages-<size>".to_owned()),
+    }
+}
+
+fn make_empty_dir(pod: &Pod, volume: &Volume, path: &Path, medium: &Medium) -> Result<(), VolumeError> {
+    if path.is_dir() && (*medium == Medium::Disk || is_mount_point(path)) {
         return Ok(());
     }
     let make = || {
         std::fs::create_dir_all(path)?;
-        if in_memory {
-            mount_tmpfs(path, limit)?;
+        match medium {
+            Medium::Disk => {}
+            Medium::Memory(limit) => mount_tmpfs(path, *limit)?,
+            Medium::HugePages(size) => mount_hugepages(path, *size)?,
         }
         let mut mode = 0o777;
         if let Some(group) = fs_group(pod) {
@@ -257,6 +303,18 @@ fn mount_tmpfs(path: &Path, limit: Option<i64>) -> io::Result<()> {
         "tmpfs",
         path,
         "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options.as_c_str(),
+    )?;
+    Ok(())
+}
+
+fn mount_hugepages(path: &Path, page_size: i64) -> io::Result<()> {
+    let options = std::ffi::CString::new(format!("pagesize={page_size}")).map_err(io::Error::other)?;
+    rustix::mount::mount(
+        "nodev",
+        path,
+        "hugetlbfs",
         MountFlags::NOSUID | MountFlags::NODEV,
         options.as_c_str(),
     )?;
@@ -386,6 +444,34 @@ fn absolute(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_dir_is_as_large_as_its_pod_may_be_and_knows_its_pages() {
+        let medium_of = |resources: serde_json::Value, empty: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+                {"name": "a", "resources": {"limits": resources, "requests": resources}}]}}))
+            .expect("valid");
+            medium(&pod, &serde_json::from_value(empty).expect("valid"))
+        };
+        let memory = |limit: &str| {
+            medium_of(
+                json!({"memory": limit}),
+                json!({"medium": "Memory", "sizeLimit": "2Mi"}),
+            )
+        };
+        assert_eq!(memory("1Mi"), Ok(Medium::Memory(Some(1 << 20))));
+        assert_eq!(memory("4Mi"), Ok(Medium::Memory(Some(2 << 20))));
+        let pages = |resources| medium_of(resources, json!({"medium": "HugePages"}));
+        assert_eq!(
+            pages(json!({"hugepages-2Mi": "4Mi"})),
+            Ok(Medium::HugePages(2 << 20))
+        );
+        assert!(pages(json!({})).is_err());
+        assert!(pages(json!({"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"})).is_err());
+        let named = medium_of(json!({}), json!({"medium": "HugePages-1Gi"}));
+        assert_eq!(named, Ok(Medium::HugePages(1 << 30)));
+    }
 
     #[test]
     fn a_sub_path_cannot_leave_its_volume() {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ConfigError, duration, read};
+use super::{ConfigError, duration, gates, read};
 use crate::admission::sysctl::AllowList;
 use crate::cpus::policy::Options;
 use crate::cpus::set::CpuSet;
@@ -32,7 +32,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "contentType",
     "runtimeRequestTimeout",
     "cpuManagerReconcilePeriod",
-    "featureGates",
     "logging",
     "tracing",
     "enableServer",
@@ -58,8 +57,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "streamingConnectionIdleTimeout",
     "localStorageCapacityIsolation",
     "kernelMemcgNotification",
-    "serializeImagePulls",
-    "maxParallelImagePulls",
     "imageServiceEndpoint",
     "volumePluginDir",
     "kubeletCgroups",
@@ -68,7 +65,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "containerLogMaxWorkers",
     "tlsCipherSuites",
     "tlsMinVersion",
-    "imageMaximumGCAge",
     "failCgroupV1",
     "memoryThrottlingFactor",
     "readOnlyPort",
@@ -136,6 +132,15 @@ kubelet_configuration! {
     /// Unused images younger than this stay.
     #[serde(with = "duration", rename = "imageMinimumGCAge")]
     image_minimum_gc_age: Duration = Duration::from_secs(120);
+    /// Images that nobody has used for longer go even when there is room; zero: never.
+    #[serde(with = "duration", rename = "imageMaximumGCAge")]
+    image_maximum_gc_age: Duration = Duration::ZERO;
+    /// Whether images are pulled one after the other; not given: unless `maxParallelImagePulls` is more than one.
+    serialize_image_pulls: Option<bool> = None;
+    /// Most pulls at once; not given: no limit, if they need not be one after the other.
+    max_parallel_image_pulls: Option<i64> = None;
+    /// Switches of single features, by name.
+    feature_gates: BTreeMap<String, bool> = BTreeMap::new();
     /// Disk usage (percent) that starts image garbage collection.
     #[serde(rename = "imageGCHighThresholdPercent")]
     image_gc_high_threshold_percent: u64 = 85;
@@ -357,15 +362,46 @@ impl KubeletConfiguration {
             parse_error(serde_yaml_ng::Error::custom(error))
         })?;
         config.refuse_unbuilt()?;
+        let mut warnings = config.check_gates()?;
         let unknown = config
             .rest
             .keys()
             .filter(|k| !WITHOUT_EFFECT.contains(&k.as_str()));
-        let warnings = unknown
-            .map(|key| format!("KubeletConfiguration: unknown field {key:?} is ignored"))
-            .collect();
+        warnings.extend(unknown.map(|key| format!("KubeletConfiguration: unknown field {key:?} is ignored")));
         config.rest.clear();
         Ok((config, warnings))
+    }
+
+    fn check_gates(&self) -> Result<Vec<String>, ConfigError> {
+        gates::check(&self.feature_gates).map_err(|why| ConfigError::Refused {
+            field: "featureGates".to_owned(),
+            why,
+        })
+    }
+
+    /// Whether a feature is switched on.
+    pub fn gate(&self, name: &str) -> bool {
+        gates::is_on(&self.feature_gates, name)
+    }
+
+    /// How many images are pulled at once; `None`: as many as are wanted.
+    pub fn parallel_pulls(&self) -> Option<usize> {
+        let most = self.max_parallel_image_pulls;
+        let serial = self
+            .serialize_image_pulls
+            .unwrap_or(most.is_none_or(|most| most < 2));
+        match serial {
+            true => Some(1),
+            false => most.and_then(|most| usize::try_from(most).ok()),
+        }
+    }
+
+    /// The longest wait between two starts of a container that ends again and again.
+    pub fn longest_restart_wait(&self) -> Duration {
+        match self.gate("KubeletCrashLoopBackOffMax") {
+            true => self.crash_loop_back_off.max_container_restart_period,
+            false => CrashLoopBackOff::default().max_container_restart_period,
+        }
     }
 
     fn refuse_unbuilt(&self) -> Result<(), ConfigError> {
@@ -421,6 +457,23 @@ impl KubeletConfiguration {
                 self.image_gc_low_threshold_percent >= self.image_gc_high_threshold_percent,
                 "imageGCLowThresholdPercent",
                 "must be lower than imageGCHighThresholdPercent",
+            ),
+            (
+                self.max_parallel_image_pulls.is_some_and(|most| most < 1),
+                "maxParallelImagePulls",
+                "must be a positive number",
+            ),
+            (
+                self.serialize_image_pulls == Some(true)
+                    && self.max_parallel_image_pulls.is_some_and(|most| most > 1),
+                "maxParallelImagePulls",
+                "cannot be larger than 1 unless serializeImagePulls is false",
+            ),
+            (
+                !self.image_maximum_gc_age.is_zero()
+                    && self.image_maximum_gc_age <= self.image_minimum_gc_age,
+                "imageMaximumGCAge",
+                "must be longer than imageMinimumGCAge",
             ),
             (
                 self.qos_reserved.iter().any(|(resource, share)| {
@@ -509,12 +562,32 @@ mod tests {
     }
 
     #[test]
+    fn pulls_are_one_after_the_other_unless_told_otherwise() {
+        let pulls = |text: &str| {
+            KubeletConfiguration::parse(text)
+                .expect("valid")
+                .0
+                .parallel_pulls()
+        };
+        let texts = [
+            "{}",
+            "serializeImagePulls: false",
+            "maxParallelImagePulls: 3",
+            "maxParallelImagePulls: 1",
+        ];
+        assert_eq!(texts.map(pulls), [Some(1), None, Some(3), Some(1)]);
+    }
+
+    #[test]
     fn refused_features_say_what_is_possible() {
         let texts = [
             "memorySwap: {swapBehavior: LimitedSwap}",
             "memoryManagerPolicy: Static",
             "containerLogMaxFiles: 1",
             "topologyManagerPolicy: strict",
+            "{serializeImagePulls: true, maxParallelImagePulls: 2}",
+            "imageMaximumGCAge: 1m",
+            "featureGates: {NodeSwap: false}",
         ];
         let said: Vec<String> = texts
             .iter()
@@ -527,6 +600,9 @@ mod tests {
                 "memoryManagerPolicy: the memory manager is not supported; use None",
                 "containerLogMaxFiles: must be at least 2",
                 "topologyManagerPolicy: must be none, best-effort, restricted or single-numa-node",
+                "maxParallelImagePulls: cannot be larger than 1 unless serializeImagePulls is false",
+                "imageMaximumGCAge: must be longer than imageMinimumGCAge",
+                "featureGates: cannot set feature gate NodeSwap to false, feature is locked to true",
             ]
         );
     }

@@ -1,6 +1,7 @@
 //! What the agent is told: the join file and the `KubeletConfiguration` in it or beside it.
 
 pub mod duration;
+pub mod gates;
 pub mod join;
 pub mod kubelet;
 

@@ -2,5 +2,6 @@
 
 pub mod conditions;
 pub mod grace;
+pub mod keyring;
 pub mod pull;
 pub mod status;

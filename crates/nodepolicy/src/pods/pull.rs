@@ -1,14 +1,10 @@
-//! Pulling images as rules: references, policies, whose credentials, how long to wait after a failure.
+//! Pulling images as rules: references, policies, how long to wait after a failure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use base64::Engine;
 use k8s_openapi::api::core::v1::Container;
 use parking_lot::Mutex;
-use serde::Deserialize;
-
-use crate::cri::runtime_v1 as v1;
 
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -95,64 +91,6 @@ pub fn policy(container: &Container, image: &str) -> String {
     }
 }
 
-/// A docker configuration file (`.dockerconfigjson`).
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct DockerConfig {
-    /// By registry.
-    pub auths: BTreeMap<String, DockerAuth>,
-}
-
-/// Credentials of one registry.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub struct DockerAuth {
-    /// Who.
-    pub username: String,
-    /// Secret.
-    pub password: String,
-    /// Both, `USER:SECRET` in base 64; counts where `username` is empty.
-    pub auth: String,
-    /// A token in their place.
-    pub identitytoken: String,
-}
-
-/// The registry host of an image reference.
-fn registry(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains('.') || host.contains(':') || host == "localhost" => host,
-        _ => "docker.io",
-    }
-}
-
-/// The credentials for an image.
-pub fn auth_for(config: &DockerConfig, image: &str) -> Option<v1::AuthConfig> {
-    let host = registry(image);
-    let (server, auth) = config.auths.iter().find(|(server, _)| {
-        let bare = server
-            .trim_start_matches("https://")
-            .trim_start_matches("http://");
-        let bare_host = bare.split('/').next().unwrap_or(bare);
-        bare_host == host || (host == "docker.io" && bare_host == "index.docker.io")
-    })?;
-    let (mut username, mut password) = (auth.username.clone(), auth.password.clone());
-    if username.is_empty() {
-        let decoded = base64::engine::general_purpose::STANDARD
-            .decode(&auth.auth)
-            .ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        let (user, secret) = text.split_once(':')?;
-        (username, password) = (user.to_owned(), secret.to_owned());
-    }
-    Some(v1::AuthConfig {
-        username,
-        password,
-        identity_token: auth.identitytoken.clone(),
-        server_address: server.clone(),
-        ..Default::default()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,17 +101,6 @@ mod tests {
         assert_eq!(
             rows.map(with_tag),
             ["busybox:latest", "r.io:5000/a/b:latest", "a:1", "a@sha256:00"]
-        );
-    }
-
-    #[test]
-    fn credentials_are_found_by_registry() {
-        let text = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}, "r.io:5000": {"username": "x", "password": "y"}}}"#;
-        let config: DockerConfig = serde_json::from_str(text).expect("valid");
-        let user = |image: &str| auth_for(&config, image).map(|a| a.username);
-        assert_eq!(
-            [user("busybox"), user("r.io:5000/a"), user("other.io/a")],
-            [Some("u".into()), Some("x".into()), None]
         );
     }
 

@@ -8,6 +8,7 @@ use super::{labels, security};
 use crate::amount;
 use crate::cpus::CpuShare;
 use crate::cri::runtime_v1 as v1;
+use crate::facts::hugepage_name;
 use crate::plan::spec_hash;
 use crate::qos;
 
@@ -62,6 +63,8 @@ pub struct NodeSide {
     pub oom_group: bool,
     /// Quota period in microseconds; `None`: no quotas.
     pub quota_period_us: Option<i64>,
+    /// Sizes of the host's hugepages in bytes.
+    pub hugepage_sizes: Vec<i64>,
 }
 
 /// The resolver settings of a pod.
@@ -264,18 +267,15 @@ pub struct Prepared {
     pub cpus: CpuShare,
 }
 
-fn hugepage_limits(container: &Container) -> Vec<v1::HugepageLimit> {
+/// A limit for every page size of the host: what a container does not ask for it may not use.
+fn hugepage_limits(container: &Container, sizes: &[i64]) -> Vec<v1::HugepageLimit> {
     let limits = amount::amounts(container.resources.as_ref().and_then(|r| r.limits.as_ref()));
-    let pages = limits
-        .iter()
-        .filter_map(|(n, a)| Some((n.strip_prefix("hugepages-")?, *a)));
-    pages
-        .map(|(size, amount)| v1::HugepageLimit {
-            // The kernel writes 2MB where Kubernetes writes 2Mi.
-            page_size: size.replace('i', "B"),
-            limit: amount as u64,
-        })
-        .collect()
+    let limit = |size: &i64| v1::HugepageLimit {
+        // The kernel writes 2MB where Kubernetes writes 2Mi.
+        page_size: hugepage_name(*size).replace("hugepages-", "").replace('i', "B"),
+        limit: limits.get(&hugepage_name(*size)).map_or(0, |bytes| *bytes as u64),
+    };
+    sizes.iter().map(limit).collect()
 }
 
 /// The resource part of a container's description. Who has processors to himself needs no quota.
@@ -302,7 +302,7 @@ pub fn resources(
         cpu_shares: limits.shares,
         memory_limit_in_bytes: limits.memory,
         oom_score_adj: limits.oom_score_adj,
-        hugepage_limits: hugepage_limits(container),
+        hugepage_limits: hugepage_limits(container, &node.hugepage_sizes),
         ..Default::default()
     }
 }
@@ -413,6 +413,7 @@ mod tests {
             memory_bytes: 1 << 30,
             oom_group: false,
             quota_period_us: Some(100_000),
+            hugepage_sizes: vec![2 << 20, 1 << 30],
         }
     }
 
@@ -469,5 +470,15 @@ mod tests {
             )
         );
         assert_eq!(config.log_path, "a/2.log");
+    }
+
+    #[test]
+    fn a_container_may_use_the_hugepages_it_asks_for_and_no_others() {
+        let pod =
+            pod(json!({"containers": [{"name": "a", "resources": {"limits": {"hugepages-2Mi": "4Mi"}}}]}));
+        let spec = pod.spec.as_ref().expect("set");
+        let limits = resources(&pod, &spec.containers[0], &CpuShare::default(), &node()).hugepage_limits;
+        let limits: Vec<(&str, u64)> = limits.iter().map(|l| (l.page_size.as_str(), l.limit)).collect();
+        assert_eq!(limits, [("2MB", 4 << 20), ("1GB", 0)]);
     }
 }
