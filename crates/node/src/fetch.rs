@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{
     ConfigMap, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Service,
@@ -169,8 +170,11 @@ impl Fetcher {
                         "could not fetch an object for a pod"
                     );
                 }
-                let cache = cache.lock();
-                cache.get(&key).and_then(|kept| kept.value.clone())
+                // While the API server is away nobody waits for it again and again.
+                let mut cache = cache.lock();
+                let kept = cache.get_mut(&key)?;
+                kept.at = self.clock.monotonic();
+                kept.value.clone()
             }
         }
     }
@@ -269,35 +273,57 @@ impl Fetcher {
         };
         let namespace = podspec::namespace(pod);
         let wanted = wanted(spec);
-        for name in &wanted.config_maps {
-            if let Some((text, binary)) = self.config_map(&client, namespace, name).await {
-                objects.sources.config_maps.insert(name.clone(), text);
-                objects.binary.insert(name.clone(), binary);
-            }
+        // All at once: each is a round trip that the pod's start waits for.
+        let config_maps = join_all(wanted.config_maps.iter().map(|name| async {
+            let found = self.config_map(&client, namespace, name).await;
+            found.map(|data| (name.clone(), data))
+        }));
+        let secrets = join_all(wanted.secrets.iter().map(|name| async {
+            let found = self.secret(namespace, name).await;
+            found.map(|data| (name.clone(), data))
+        }));
+        let tokens = join_all(wanted.tokens.iter().map(|key| async {
+            let found = self.token(&client, pod, key).await;
+            found.map(|text| (key.clone(), text))
+        }));
+        let claims = join_all(
+            wanted
+                .claims
+                .iter()
+                .map(|name| async { (name.clone(), claimed(&client, namespace, name).await) }),
+        );
+        let services = self.service_variables(&client, spec, namespace);
+        let (config_maps, secrets, tokens, claims, services) =
+            futures::join!(config_maps, secrets, tokens, claims, services);
+        for (name, (text, binary)) in config_maps.into_iter().flatten() {
+            objects.sources.config_maps.insert(name.clone(), text);
+            objects.binary.insert(name, binary);
         }
-        for name in &wanted.secrets {
-            if let Some(data) = self.secret(namespace, name).await {
-                objects.sources.secrets.insert(name.clone(), data);
-            }
-        }
-        for key in &wanted.tokens {
-            if let Some(text) = self.token(&client, pod, key).await {
-                objects.tokens.insert(key.clone(), text);
-            }
-        }
-        for name in &wanted.claims {
-            let found = claimed(&client, namespace, name).await;
-            objects.claims.insert(name.clone(), found);
-        }
-        if spec.enable_service_links != Some(false) {
-            objects.sources.services = self.services(&client, namespace).await;
-        }
-        let master = self.services(&client, "default").await;
-        let ours = master
-            .into_iter()
-            .filter(|(name, _)| name.starts_with("KUBERNETES_"));
-        objects.sources.services.extend(ours);
+        objects.sources.secrets = secrets.into_iter().flatten().collect();
+        objects.tokens = tokens.into_iter().flatten().collect();
+        objects.claims = claims.into_iter().collect();
+        objects.sources.services = services;
         objects
+    }
+
+    /// Variables of the namespace's Services, if the pod wants them, and of the API server in any case.
+    async fn service_variables(
+        &self,
+        client: &kube::Client,
+        spec: &PodSpec,
+        namespace: &str,
+    ) -> BTreeMap<String, String> {
+        let mut all = match spec.enable_service_links {
+            Some(false) => BTreeMap::new(),
+            _ => self.services(client, namespace).await,
+        };
+        let master = self.services(client, "default").await;
+        all.extend(
+            master
+                .into_iter()
+                .filter(|(name, _)| name.starts_with("KUBERNETES_")),
+        );
+        all
     }
 
     /// Forgets a pod's tokens.

@@ -30,6 +30,8 @@ pub struct ContainerUsage {
     pub rootfs_bytes: u64,
     /// Writable layer, inodes.
     pub rootfs_inodes: u64,
+    /// When the runtime measured the writable layer, nanoseconds since the epoch; 0: not yet.
+    pub rootfs_at: i64,
     /// Logs, bytes.
     pub log_bytes: u64,
     /// Logs, inodes.
@@ -102,6 +104,7 @@ fn container_usage(shared: &Shared, stats: &v1::ContainerStats) -> Option<(Strin
             rss_bytes: memory.map_or(0, |m| value(&m.rss_bytes)),
             rootfs_bytes: layer.map_or(0, |l| value(&l.used_bytes)),
             rootfs_inodes: layer.map_or(0, |l| value(&l.inodes_used)),
+            rootfs_at: layer.map_or(0, |l| l.timestamp),
             log_bytes,
             log_inodes,
         },

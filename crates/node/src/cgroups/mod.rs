@@ -288,6 +288,19 @@ impl CgroupTree {
         self.set_limits(&path, limits)
     }
 
+    /// Processes of a cgroup and of all below it.
+    pub fn processes(&self, path: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut folders: Vec<PathBuf> = self.folders(path).into_iter().take(1).collect();
+        while let Some(folder) = folders.pop() {
+            let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            found.extend(text.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(entries.map(|e| e.path()).filter(|p| p.is_dir()));
+        }
+        found
+    }
+
     /// Removes a pod's cgroup with everything below from every hierarchy; one with live processes stays.
     pub fn remove_pod(&self, class: Class, uid: &str) {
         let path = self.pod_path(class, uid);
@@ -308,6 +321,12 @@ impl CgroupTree {
 
     fn number(&self, path: &str, controller: &str, file: &str) -> Option<u64> {
         self.read(path, controller, file)?.trim().parse().ok()
+    }
+
+    /// The folder of a cgroup in a memory hierarchy of its own, which only v1 has.
+    pub fn memory_folder(&self, path: &str) -> Option<PathBuf> {
+        let folder = self.mount.join("memory").join(path.trim_start_matches('/'));
+        (!self.v2).then_some(folder)
     }
 
     /// Memory in use, page cache included: one small file.

@@ -1,7 +1,12 @@
 //! Defends the node: watches memory, disk and process ids, and evicts one pod at a time before the kernel has to.
 
+mod alarm;
+mod handles;
+
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,6 +21,7 @@ use crate::pods::worker::End;
 use crate::podspec;
 use crate::pressure::Pressure;
 use crate::usage::{PodUsage, of_cgroups, of_pods};
+use alarm::Alarm;
 use decide::{Eviction, Memory, Observation, Observations};
 use rank::{ContainerUse, FsUse, PodUse, VolumeUse};
 use synchronize::{Machine, Reclaim, Rules, Wanted, synchronize};
@@ -23,10 +29,18 @@ use thresholds::{Condition, Layout, Signal};
 
 /// Time between full looks.
 const FULL_LOOK: Duration = Duration::from_secs(10);
-/// Time between looks at memory alone: one small file.
+/// Time between looks at memory alone, one small file a mark: for kernels without alarms, and for page cache that shrinks,
+/// which moves the mark.
 const QUICK_LOOK: Duration = Duration::from_millis(250);
+/// Time between full looks while memory is short and no pod can be evicted.
+const FRUITLESS: Duration = Duration::from_secs(1);
 /// Longest wait for a victim's end before the next pass.
 const VICTIM_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest wait for the runtime's next measurement of writable layers; containerd makes one every ten seconds.
+const MEASURED_LIMIT: Duration = Duration::from_secs(15);
+/// Time between looks whether it has been made.
+const MEASURED_LOOK: Duration = Duration::from_millis(500);
 
 /// Watches for as long as the agent runs.
 pub async fn keep(manager: Arc<Manager>) {
@@ -44,19 +58,73 @@ pub async fn keep(manager: Arc<Manager>) {
         max_grace_seconds: kubelet.eviction_max_pod_grace_period,
     };
     let node = LiveNode {
+        watched: rules.thresholds.iter().map(|t| t.signal).collect(),
+        marks: marks(manager.shared(), &rules),
+        one_disk: AtomicBool::new(true),
         manager: manager.clone(),
     };
     let mut memory = Memory::default();
-    let mut looked_at = Duration::ZERO;
+    let mut alarms = Arc::new(Vec::new());
+    let mut next_look = Duration::ZERO;
+    let mut next_urgent = Duration::ZERO;
     loop {
         let now = node.shared().clock.monotonic();
-        if now.saturating_sub(looked_at) >= FULL_LOOK || node.memory_is_short(&rules) {
-            looked_at = now;
+        if now >= next_look || (now >= next_urgent && node.memory_is_short()) {
             let evicted = synchronize(&rules, &mut memory, &node, now).await;
             node.await_end(&evicted).await;
+            next_look = now + FULL_LOOK;
+            next_urgent = match evicted.is_empty() {
+                true => now + FRUITLESS,
+                false => Duration::ZERO,
+            };
+            alarms = Arc::new(node.marks.iter().filter_map(|mark| node.alarm(mark)).collect());
         }
-        tokio::time::sleep(QUICK_LOOK).await;
+        alarm::wait(&alarms, QUICK_LOOK).await;
     }
+}
+
+/// A hard threshold of memory: which cgroup, what it may use, what must be left of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    path: String,
+    capacity: i64,
+    wanted: i64,
+}
+
+/// Hard thresholds of memory: of the machine, and of all pods together.
+fn marks(shared: &Shared, rules: &Rules) -> Vec<Mark> {
+    let Some(tree) = &shared.cgroups else {
+        return Vec::new();
+    };
+    let pods = tree.class_path(mainstay_semantics::qos::Class::Guaranteed);
+    let of_pods = crate::reserve::of_pods(&shared.facts, &shared.settings.kubelet)["memory"];
+    let watched = [
+        (Signal::Memory, "/".to_owned(), shared.facts.memory_bytes),
+        (Signal::AllocatableMemory, pods, of_pods),
+    ];
+    let mark = |(signal, path, capacity): (Signal, String, i64)| {
+        let hard = rules
+            .thresholds
+            .iter()
+            .filter(|t| t.signal == signal && t.is_hard());
+        let wanted = hard.map(|t| t.amount.of(capacity)).max()?;
+        Some(Mark {
+            path,
+            capacity,
+            wanted,
+        })
+    };
+    watched.into_iter().filter_map(mark).collect()
+}
+
+/// Memory of the machine in use, for hierarchies that do not count their top.
+fn machine_in_use() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |key: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some((field("MemTotal:")? - field("MemFree:")?) << 10)
 }
 
 fn observation(available: u64, capacity: u64) -> Observation {
@@ -74,32 +142,49 @@ fn insert_filesystem(seen: &mut Observations, fs: Filesystem, bytes: Signal, ino
 /// The machine that the agent runs on.
 struct LiveNode {
     manager: Arc<Manager>,
+    /// Signals with a threshold.
+    watched: BTreeSet<Signal>,
+    /// Hard thresholds of memory.
+    marks: Vec<Mark>,
+    /// Whether writable layers are on the agent's filesystem.
+    one_disk: AtomicBool,
 }
+
+/// Where the kernel tells about processes and sockets.
+const PROC: &str = "/proc";
 
 impl LiveNode {
     fn shared(&self) -> &Arc<Shared> {
         self.manager.shared()
     }
 
-    /// Whether memory may have crossed a hard threshold. Reads the cheap number first: what is in use can only be
-    /// more than what counts.
-    fn memory_is_short(&self, rules: &Rules) -> bool {
+    fn memory_is_short(&self) -> bool {
+        self.marks.iter().any(|mark| self.is_short(mark))
+    }
+
+    /// Whether a hard threshold is crossed. Reads the cheap number first: what is in use can only be more than what
+    /// counts.
+    fn is_short(&self, mark: &Mark) -> bool {
         let Some(tree) = &self.shared().cgroups else {
             return false;
         };
-        let capacity = self.shared().facts.memory_bytes;
-        let hard = rules.thresholds.iter();
-        let hard = hard.filter(|t| t.signal == Signal::Memory && t.is_hard());
-        let Some(wanted) = hard.map(|t| t.amount.of(capacity)).max() else {
-            return false;
-        };
-        let plenty = tree
-            .memory_in_use("/")
-            .is_some_and(|used| capacity - used as i64 > wanted);
+        let in_use = tree.memory_in_use(&mark.path).or_else(machine_in_use);
+        let plenty = in_use.is_some_and(|used| mark.capacity - used as i64 > mark.wanted);
         !plenty
             && tree
-                .usage("/")
-                .is_some_and(|u| capacity - (u.working_set_bytes as i64) < wanted)
+                .usage(&mark.path)
+                .is_some_and(|u| mark.capacity - (u.working_set_bytes as i64) < mark.wanted)
+    }
+
+    /// An alarm where the threshold is crossed, as far as page cache stays what it is.
+    fn alarm(&self, mark: &Mark) -> Option<Alarm> {
+        let tree = self.shared().cgroups.as_ref()?;
+        let folder = tree.memory_folder(&mark.path)?;
+        let usage = tree.usage(&mark.path)?;
+        let cache = usage.memory_bytes.saturating_sub(usage.working_set_bytes);
+        let set = Alarm::set(&folder, mark.capacity - mark.wanted + cache as i64);
+        set.inspect_err(|error| tracing::debug!(%error, path = mark.path, "the kernel sets no alarm"))
+            .ok()
     }
 
     fn see_memory(&self, seen: &mut Observations) {
@@ -115,6 +200,62 @@ impl LiveNode {
             let total = crate::reserve::of_pods(&shared.facts, &shared.settings.kubelet)["memory"] as u64;
             let left = total.saturating_sub(usage.working_set_bytes);
             seen.insert(Signal::AllocatableMemory, observation(left, total));
+        }
+    }
+
+    /// Looks at what is dear to count and off unless configured.
+    fn see_handles(&self, seen: &mut Observations) {
+        type Look = fn(&Path) -> Option<Observation>;
+        let looks: [(Signal, Look); 2] = [(Signal::Ports, handles::ports), (Signal::Files, handles::files)];
+        for (signal, look) in looks.into_iter().filter(|(s, _)| self.watched.contains(s)) {
+            seen.extend(look(Path::new(PROC)).map(|o| (signal, o)));
+        }
+    }
+
+    /// Pods that hold ports of the node or open files: others cannot help.
+    fn holders(&self, signal: Signal, pods: Vec<Arc<Pod>>) -> Vec<PodUse> {
+        let shared = self.shared();
+        let Some(tree) = &shared.cgroups else {
+            return Vec::new();
+        };
+        let (proc, inodes) = (Path::new(PROC), handles::inodes(Path::new(PROC)));
+        let measured = pods.into_iter().map(|pod| {
+            let pids = tree.processes(&tree.pod_path(crate::qos::class(&pod), podspec::uid(&pod)));
+            let held = handles::held(proc, &pids, &inodes);
+            PodUse {
+                known: true,
+                ports: held.ports,
+                files: held.files,
+                ..PodUse::unmeasured(pod)
+            }
+        });
+        let holds = |pod: &PodUse| match signal {
+            Signal::Ports => pod.ports > 0,
+            _ => pod.files > 0,
+        };
+        measured.filter(holds).collect()
+    }
+
+    /// Whether writable layers count for a signal.
+    fn counts_layers(&self, signal: Signal) -> bool {
+        let nodefs = matches!(signal, Signal::NodefsBytes | Signal::NodefsInodes);
+        signal.condition() == Condition::Disk && (!nodefs || self.one_disk.load(Ordering::Relaxed))
+    }
+
+    /// What pods use, with writable layers as they were measured from now on: by an older measurement the pod that has
+    /// just filled the disk has used nothing, and another one goes. A shortage of memory does not wait.
+    async fn measured_anew(&self, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
+        let shared = self.shared();
+        let (begun, asked_at) = (shared.clock.monotonic(), shared.now_nanos());
+        loop {
+            let usages = of_pods(shared, pods.clone()).await;
+            let mut containers = usages.iter().flat_map(|u| &u.containers);
+            let is_old = containers.any(|c| c.rootfs_at < asked_at);
+            let waited = shared.clock.monotonic().saturating_sub(begun);
+            if !is_old || waited > MEASURED_LIMIT || self.memory_is_short() {
+                return usages;
+            }
+            tokio::time::sleep(MEASURED_LOOK).await;
         }
     }
 
@@ -152,6 +293,7 @@ impl Machine for LiveNode {
         let mut seen = Observations::new();
         self.see_memory(&mut seen);
         let layout = layout(nodefs, &runtime);
+        self.one_disk.store(!layout.dedicated_imagefs, Ordering::Relaxed);
         if let Some(fs) = nodefs {
             insert_filesystem(&mut seen, fs, Signal::NodefsBytes, Signal::NodefsInodes);
         }
@@ -167,6 +309,7 @@ impl Machine for LiveNode {
             let left = (limit - used).max(0);
             seen.insert(Signal::Pids, observation(left as u64, limit as u64));
         }
+        self.see_handles(&mut seen);
         // A filesystem without inodes (btrfs, tmpfs) reports none: nothing to lack.
         seen.retain(|_, o| o.capacity > 0);
         (layout, seen)
@@ -181,8 +324,12 @@ impl Machine for LiveNode {
         if pods.is_empty() {
             return Vec::new();
         }
+        if let Wanted::All(signal @ (Signal::Ports | Signal::Files)) = wanted {
+            return self.holders(signal, pods);
+        }
         let usages = match wanted {
             Wanted::All(Signal::Pids) => of_cgroups(shared, pods),
+            Wanted::All(signal) if self.counts_layers(signal) => self.measured_anew(pods).await,
             _ => of_pods(shared, pods).await,
         };
         let memory_only = matches!(

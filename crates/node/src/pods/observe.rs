@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use futures::future::try_join_all;
+
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
 use crate::plan::{ContainerView, PodView, SandboxView, State};
 use crate::podspec::labels;
@@ -19,6 +21,24 @@ fn by_uid(uid: &str) -> HashMap<String, String> {
 /// # Errors
 /// When the runtime does not answer. Objects that vanish in between are left out.
 pub async fn observe(cri: &Cri, uid: &str, ended: &mut EndedCache) -> Result<PodView, CriError> {
+    let (sandboxes, containers) =
+        futures::try_join!(observe_sandboxes(cri, uid), observe_containers(cri, uid, ended))?;
+    Ok(PodView {
+        sandboxes,
+        containers,
+    })
+}
+
+/// A status, or nothing when its object has vanished.
+fn present<T>(status: Result<T, CriError>) -> Result<Option<T>, CriError> {
+    match status {
+        Ok(status) => Ok(Some(status)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn observe_sandboxes(cri: &Cri, uid: &str) -> Result<Vec<SandboxView>, CriError> {
     let filter = v1::PodSandboxFilter {
         label_selector: by_uid(uid),
         ..Default::default()
@@ -26,20 +46,14 @@ pub async fn observe(cri: &Cri, uid: &str, ended: &mut EndedCache) -> Result<Pod
     let listed = cri
         .list_sandboxes(v1::ListPodSandboxRequest { filter: Some(filter) })
         .await?;
-    let mut sandboxes = Vec::with_capacity(listed.items.len());
-    for item in listed.items {
-        match cri.sandbox_status(&item.id).await {
-            Ok(status) => sandboxes.push(sandbox_view(status)),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let statuses = listed
+        .items
+        .iter()
+        .map(|item| async { present(cri.sandbox_status(&item.id).await) });
+    let statuses = try_join_all(statuses).await?;
+    let mut sandboxes: Vec<SandboxView> = statuses.into_iter().flatten().map(sandbox_view).collect();
     sandboxes.sort_by_key(|s| std::cmp::Reverse((s.created_at, s.attempt)));
-    let containers = observe_containers(cri, uid, ended).await?;
-    Ok(PodView {
-        sandboxes,
-        containers,
-    })
+    Ok(sandboxes)
 }
 
 async fn observe_containers(
@@ -53,28 +67,21 @@ async fn observe_containers(
     };
     let listed = cri
         .list_containers(v1::ListContainersRequest { filter: Some(filter) })
-        .await?;
-    let mut containers = Vec::with_capacity(listed.containers.len());
-    for item in &listed.containers {
-        if let Some(known) = ended.0.get(&item.id) {
-            containers.push(known.clone());
-            continue;
+        .await?
+        .containers;
+    ended.0.retain(|id, _| listed.iter().any(|c| c.id == *id));
+    let known = &ended.0;
+    let views = listed.iter().map(|item| async {
+        if let Some(view) = known.get(&item.id) {
+            return Ok(Some(view.clone()));
         }
-        match cri.container_status(&item.id).await {
-            Ok(status) => {
-                let view = container_view(status, &item.pod_sandbox_id);
-                if view.state == State::Exited {
-                    ended.0.insert(view.id.clone(), view.clone());
-                }
-                containers.push(view);
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    ended
-        .0
-        .retain(|id, _| listed.containers.iter().any(|c| c.id == *id));
+        let status = present(cri.container_status(&item.id).await)?;
+        Ok(status.map(|s| container_view(s, &item.pod_sandbox_id)))
+    });
+    let views = try_join_all(views).await?;
+    let mut containers: Vec<ContainerView> = views.into_iter().flatten().collect();
+    let exited = containers.iter().filter(|c| c.state == State::Exited);
+    ended.0.extend(exited.map(|c| (c.id.clone(), c.clone())));
     containers.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.attempt)));
     Ok(containers)
 }

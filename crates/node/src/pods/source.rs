@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event};
@@ -70,6 +70,25 @@ fn update(manager: &Arc<Manager>, mut pod: Pod) {
     manager.update(pod);
 }
 
+/// Fills in the requests that follow from limits, as the API server does for its pods: the pod's class depends on them.
+fn request_what_is_limited(spec: &mut PodSpec) {
+    let inits = spec.init_containers.iter_mut().flatten();
+    for resources in spec
+        .containers
+        .iter_mut()
+        .chain(inits)
+        .filter_map(|c| c.resources.as_mut())
+    {
+        let Some(limits) = resources.limits.clone() else {
+            continue;
+        };
+        let requests = resources.requests.get_or_insert_default();
+        for (name, amount) in limits {
+            requests.entry(name).or_insert(amount);
+        }
+    }
+}
+
 /// Turns a manifest into the pod that runs here: named after the node, its UID a digest of the manifest.
 ///
 /// # Errors
@@ -81,6 +100,7 @@ pub fn static_pod(text: &str, file: &Path, node: &str) -> Result<Pod, String> {
     if !wanted.config_maps.is_empty() || !wanted.secrets.is_empty() || !wanted.tokens.is_empty() {
         return Err("static pods may not reference ConfigMaps, Secrets or service account tokens".to_owned());
     }
+    request_what_is_limited(spec);
     spec.node_name = Some(node.to_owned());
     spec.service_account_name = None;
     spec.enable_service_links = Some(false);
@@ -245,6 +265,16 @@ mod tests {
             podspec::annotation(&mirror(&pod), CONFIG_MIRROR),
             Some(podspec::uid(&pod))
         );
+    }
+
+    #[test]
+    fn a_limit_is_a_request_as_well() {
+        let text = "metadata: {name: web}\nspec: {containers: [{name: a, image: i, resources: {limits: {cpu: 1, memory: 1Gi}, requests: {cpu: 500m}}}]}";
+        let pod = static_pod(text, Path::new("/m/web.yaml"), "n").expect("valid");
+        let resources = pod.spec.and_then(|s| s.containers.into_iter().next()?.resources);
+        let requests = resources.and_then(|r| r.requests).unwrap_or_default();
+        let shown: Vec<(&str, &str)> = requests.iter().map(|(k, v)| (k.as_str(), v.0.as_str())).collect();
+        assert_eq!(shown, [("cpu", "500m"), ("memory", "1Gi")]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Wait before a resize that could not be carried out is tried again.
 const AFTER_FAILED_RESIZE: Duration = Duration::from_secs(10);
 /// How often changing volume content is looked at.
-const REFRESH: Duration = Duration::from_secs(30);
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// Why a pod is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]

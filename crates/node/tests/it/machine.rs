@@ -21,7 +21,7 @@ pub struct Machine {
     containerd: Child,
 }
 
-fn sh(script: &str) -> String {
+pub fn sh(script: &str) -> String {
     let output = Command::new("sh")
         .arg("-c")
         .arg(script)
@@ -37,6 +37,14 @@ fn sh(script: &str) -> String {
 
 /// Runs `test` on a machine of its own; everything it starts sees only that machine's network.
 pub fn on_machine<F>(test: F)
+where
+    F: AsyncFnOnce(&Machine) + Send,
+{
+    on_machine_with(|_| {}, test);
+}
+
+/// The same on a folder that was prepared before anything started; what is mounted in it is unmounted at the end.
+pub fn on_machine_with<F>(prepare: impl FnOnce(&Path) + Send, test: F)
 where
     F: AsyncFnOnce(&Machine) + Send,
 {
@@ -64,7 +72,7 @@ where
                     .enable_all()
                     .build()
                     .expect("a runtime");
-                let machine = Machine::start(name.clone());
+                let machine = Machine::start(name.clone(), prepare);
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     runtime.block_on(test(&machine));
                 }));
@@ -87,8 +95,9 @@ fn write(path: &Path, text: &str) {
 }
 
 impl Machine {
-    fn start(name: String) -> Machine {
+    fn start(name: String, prepare: impl FnOnce(&Path)) -> Machine {
         let dir = tempfile::tempdir().expect("a folder");
+        prepare(dir.path());
         let at = |part: &str| dir.path().join(part).display().to_string();
         write(
             &dir.path().join("containerd.toml"),

@@ -1,6 +1,9 @@
 //! The agent on a real containerd, in a network namespace of its own.
 #![allow(clippy::disallowed_methods)]
 
+mod classes;
+mod defence;
+mod disks;
 mod joined;
 mod machine;
 mod plugin;

@@ -8,7 +8,7 @@ use crate::machine::{Agent, BUSYBOX, Machine, eventually, on_machine};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-async fn running(machine: &Machine) -> Vec<v1::Container> {
+pub async fn running(machine: &Machine) -> Vec<v1::Container> {
     let state = v1::ContainerStateValue {
         state: v1::ContainerState::ContainerRunning as i32,
     };

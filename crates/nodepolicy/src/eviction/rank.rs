@@ -56,6 +56,10 @@ pub struct PodUse {
     pub memory: i64,
     /// Processes.
     pub pids: i64,
+    /// Sockets with a port of the node.
+    pub ports: i64,
+    /// Open files.
+    pub files: i64,
     /// Its containers.
     pub containers: Vec<ContainerUse>,
     /// Its volumes.
@@ -140,10 +144,20 @@ impl PodUse {
         self.resources.resources.as_ref()?.requests.get(resource)
     }
 
+    /// How much it holds of what nobody can ask for by the piece.
+    fn pieces(&self, signal: Signal) -> Option<i64> {
+        match signal {
+            Signal::Pids => Some(self.pids),
+            Signal::Ports => Some(self.ports),
+            Signal::Files => Some(self.files),
+            _ => None,
+        }
+    }
+
     /// The place in the order: what is smaller goes first.
     fn rank(&self, signal: Signal, layout: Layout) -> Rank {
-        if signal == Signal::Pids {
-            return (false, false, self.priority(), self.known, Reverse(self.pids));
+        if let Some(held) = self.pieces(signal) {
+            return (false, false, self.priority(), self.known, Reverse(held));
         }
         if !self.known {
             return (false, false, self.priority(), false, Reverse(0));

@@ -28,6 +28,10 @@ pub enum Signal {
     ContainerfsInodes,
     /// Process ids.
     Pids,
+    /// Ports of the node that the kernel hands out.
+    Ports,
+    /// Open files.
+    Files,
 }
 
 /// Names and meaning of the signals: name, resource in messages, condition of the node.
@@ -76,9 +80,12 @@ const SIGNALS: &[(Signal, &str, &str, Condition)] = &[
         Condition::Disk,
     ),
     (Signal::Pids, "pid.available", "pids", Condition::Pid),
+    (Signal::Ports, "ports.available", "ports", Condition::Ports),
+    (Signal::Files, "files.available", "files", Condition::Files),
 ];
 
-/// A pressure condition of the node.
+/// A pressure condition. The first three are conditions of the Node object; the kubelet knows no others, and nobody
+/// would look at them there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
     /// MemoryPressure.
@@ -87,6 +94,10 @@ pub enum Condition {
     Disk,
     /// PIDPressure.
     Pid,
+    /// Ports lack.
+    Ports,
+    /// Open files lack.
+    Files,
 }
 
 impl Condition {
@@ -96,6 +107,8 @@ impl Condition {
             Condition::Memory => "MemoryPressure",
             Condition::Disk => "DiskPressure",
             Condition::Pid => "PIDPressure",
+            Condition::Ports => "PortsPressure",
+            Condition::Files => "FilesPressure",
         }
     }
 }
@@ -222,7 +235,7 @@ impl Amount {
 /// What is left of a signal's resource as messages show it: binary for bytes, decimal for pieces.
 pub fn available_text(signal: Signal, available: i64) -> String {
     let format = match signal.resource() {
-        "inodes" | "pids" => Format::DecimalSI,
+        "inodes" | "pids" | "ports" | "files" => Format::DecimalSI,
         _ => Format::BinarySI,
     };
     Quantity::new(available, format).canonical()
