@@ -5,6 +5,8 @@
 mod bench;
 mod client;
 mod oracle;
+mod site;
+mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +31,11 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Put the node agent through one trial on real parts (root): `kill` or `away`.
+    Trial {
+        /// The trial's name.
+        name: String,
+    },
     /// Run one benchmark, or `all`.
     Bench {
         /// The benchmark's name.
@@ -42,6 +49,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Oracle { dir, only } => oracle::run(&dir, only.as_deref()),
+        Command::Trial { name } => trial::run(&name).map(|()| true),
         Command::Bench { name, json } => bench::run(&name, json),
     };
     match outcome {

@@ -2,9 +2,10 @@
 
 mod apiserver;
 mod autoscaler;
+mod node;
 mod nodes;
 mod store;
-mod up;
+pub mod up;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -40,6 +41,7 @@ type Bench = fn() -> Result<Report>;
 const BENCHES: &[(&str, Bench)] = &[
     ("apiserver", apiserver::run),
     ("autoscaler", autoscaler::run),
+    ("node", node::run),
     ("nodes", nodes::run),
     ("store", store::run),
     ("up", up::run),

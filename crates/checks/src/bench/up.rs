@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The binary built beside this one.
-pub(super) fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let binary = own.with_file_name("mainstay");
     if !binary.is_file() {
@@ -46,11 +46,11 @@ pub(super) fn binary() -> Result<PathBuf> {
 }
 
 /// A process that ends with this value.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     /// Asks it to end and waits.
-    fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         Command::new("kill")
             .arg(self.0.id().to_string())
             .status()
@@ -68,18 +68,18 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-pub(super) async fn client(kubeconfig: &Path) -> Result<Client> {
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let parsed = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }
 
 /// Waits until `/readyz` says ok; looks often, since this is what is measured.
-async fn ready(client: &Client) -> Result<()> {
+pub async fn ready(client: &Client) -> Result<()> {
     let clock = SystemClock::new();
     while clock.monotonic() < LIMIT {
         let request = hyper::Request::get("/readyz").body(Vec::new())?;
@@ -91,7 +91,7 @@ async fn ready(client: &Client) -> Result<()> {
     bail!("not ready within {LIMIT:?}")
 }
 
-fn server(data: &Path, port: u16) -> Result<Process> {
+pub fn server(data: &Path, port: u16) -> Result<Process> {
     let child = Command::new(binary()?)
         .args([
             "server",
@@ -107,7 +107,7 @@ fn server(data: &Path, port: u16) -> Result<Process> {
     Ok(Process(child))
 }
 
-async fn until_file(path: &Path) -> Result<()> {
+pub async fn until_file(path: &Path) -> Result<()> {
     let clock = SystemClock::new();
     while !path.exists() {
         if clock.monotonic() > LIMIT {
@@ -215,7 +215,7 @@ async fn starts(data: &Path, port: u16) -> Result<f64> {
 }
 
 /// Resident megabytes and CPU seconds of a process.
-pub(super) fn used(pid: u32) -> Result<(f64, f64)> {
+pub fn used(pid: u32) -> Result<(f64, f64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kilobytes: f64 = status
         .lines()
@@ -289,7 +289,7 @@ async fn idle(folder: &Path) -> Result<(f64, f64)> {
 }
 
 /// Undoes an installation, however the measurement ends.
-pub(super) struct Undo(pub(super) PathBuf);
+pub struct Undo(pub PathBuf);
 
 impl Drop for Undo {
     fn drop(&mut self) {
@@ -306,7 +306,7 @@ impl Drop for Undo {
 }
 
 /// Value beside target, as a factor that is above 1 where the target is missed.
-pub(super) fn ratio(value: f64, target: f64) -> String {
+pub fn ratio(value: f64, target: f64) -> String {
     format!("{:.2} of the target", value / target)
 }
 

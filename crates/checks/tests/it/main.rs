@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // a test starts the binary and kubectl, and waits with a limit
 
+mod agent;
 mod chromium;
 mod computer;
 mod controllers;

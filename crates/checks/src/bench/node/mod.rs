@@ -1,0 +1,196 @@
+//! The node agent as a process beside the kubelet's published figures: memory, idle CPU, pod starts above the raw calls to
+//! the same containerd, and the time from a crossed memory threshold to the victim's end. Everything runs in namespaces
+//! of its own (mounts, network, processes), so that the kernel takes all of it back, however the measurement ends.
+
+mod hunger;
+mod load;
+mod raw;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use self::load::Pods;
+use self::raw::Raw;
+use super::{Figure, Report};
+use crate::site::world::{CGROUP, World};
+use crate::site::{enter, inside};
+
+/// Pods of a full node.
+const FULL: usize = 110;
+/// Pods started one after the other.
+const SINGLES: usize = 15;
+/// After start or load, before idling is measured.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How long an idle node is watched.
+const IDLE: Duration = Duration::from_secs(25);
+
+/// Measures the binary beside this one; needs root and containerd.
+pub fn run() -> Result<Report> {
+    let figures = match inside() {
+        Some(folder) => within(&folder)?,
+        None => without()?,
+    };
+    Ok(Report {
+        name: "node",
+        figures,
+    })
+}
+
+/// Starts this program again in its namespaces.
+fn without() -> Result<Vec<Figure>> {
+    let text = enter(&["bench", "node", "--json"])?;
+    let told: Value = serde_json::from_str(text.trim()).context("no figures were printed")?;
+    let figures = told["figures"].as_array().context("no figures")?;
+    Ok(figures.iter().map(read).collect())
+}
+
+/// A figure as the other process printed it.
+fn read(told: &Value) -> Figure {
+    let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+    Figure {
+        name: text("name"),
+        value: told["value"].as_f64().unwrap_or(f64::NAN),
+        // A handful for the rest of a short life.
+        unit: text("unit").leak(),
+        target: told["target"].as_f64(),
+        note: text("note"),
+    }
+}
+
+fn within(folder: &Path) -> Result<Vec<Figure>> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(measure(folder))
+}
+
+fn figure(name: &str, value: f64, unit: &'static str, target: f64, note: String) -> Figure {
+    Figure {
+        name: name.to_owned(),
+        value,
+        unit,
+        target: Some(target),
+        note,
+    }
+}
+
+async fn measure(folder: &Path) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let mut world = World::start(folder).await?;
+    let raw = Raw::new(&world)?;
+    eprintln!("bench: {FULL} pods by raw calls");
+    let alone = raw.many(FULL).await?;
+    raw.remove_all().await?;
+
+    world.start_agent(&json!({})).await?;
+    eprintln!("bench: an idle node");
+    tokio::time::sleep(SETTLE).await;
+    let idle = watch_idle(&world).await?;
+    memory(
+        "agent RSS, 0 pods",
+        &world,
+        12.0,
+        "kubelet ~60 MB (k8s issue 16435)",
+        &mut figures,
+    )?;
+    writes(&idle, &mut figures);
+
+    eprintln!("bench: {SINGLES} pods one by one, with and without the agent");
+    let pods = Pods::new(world.client().clone());
+    singles(&raw, &pods, &mut figures).await?;
+    eprintln!("bench: {FULL} pods at once");
+    let with_agent = pods.start_many(FULL).await?;
+    let note = format!(
+        "{with_agent:.1} s; raw CRI calls, {} at once: {alone:.1} s; kubelet: as the runtime allows",
+        raw::AT_ONCE
+    );
+    figures.push(figure(
+        "110 pods, create to all Running",
+        with_agent / alone,
+        "x raw",
+        1.15,
+        note,
+    ));
+
+    eprintln!("bench: {FULL} idle pods");
+    tokio::time::sleep(SETTLE).await;
+    let idle = watch_idle(&world).await?;
+    memory(
+        "agent RSS, 110 pods",
+        &world,
+        30.0,
+        "kubelet 48-125 MB (containerd/cri issue 587)",
+        &mut figures,
+    )?;
+    let note = "kubelet 0.16-0.20 core (containerd/cri issue 587)".to_owned();
+    figures.push(figure("agent CPU, 110 idle pods", idle.cores, "core", 0.01, note));
+    eprintln!("bench: memory runs short");
+    figures.push(hunger::measure(&mut world, &pods).await?);
+    Ok(figures)
+}
+
+/// What an idle agent did in [`IDLE`].
+struct Idle {
+    cores: f64,
+    leases: u64,
+    others: u64,
+}
+
+async fn watch_idle(world: &World) -> Result<Idle> {
+    let before = (world.agent_cpu()?, world.writes().await?);
+    tokio::time::sleep(IDLE).await;
+    let after = (world.agent_cpu()?, world.writes().await?);
+    Ok(Idle {
+        cores: (after.0 - before.0) / IDLE.as_secs_f64(),
+        leases: after.1.leases - before.1.leases,
+        others: after.1.others - before.1.others,
+    })
+}
+
+fn memory(name: &str, world: &World, target: f64, peer: &str, figures: &mut Vec<Figure>) -> Result<()> {
+    let (rss, anonymous) = world.agent_memory()?;
+    let note = format!("RssAnon {anonymous:.1} MB; {peer}");
+    figures.push(figure(name, rss, "MB", target, note));
+    Ok(())
+}
+
+fn writes(idle: &Idle, figures: &mut Vec<Figure>) {
+    let hours = IDLE.as_secs_f64() / 3600.0;
+    let note = format!(
+        "seen over {} s; besides them {} lease renewals; kubelet: lease + status",
+        IDLE.as_secs(),
+        idle.leases
+    );
+    let name = "API writes of an idle node per hour, leases aside";
+    figures.push(figure(name, idle.others as f64 / hours, "writes", 0.0, note));
+}
+
+/// Single starts, in turn with and without the agent, so that a change of the machine's mood meets both.
+async fn singles(raw: &Raw, pods: &Pods, figures: &mut Vec<Figure>) -> Result<()> {
+    let (mut alone, mut with_agent) = (Vec::new(), Vec::new());
+    for number in 0..SINGLES {
+        alone.push(raw.single(number).await?);
+        with_agent.push(pods.single(number).await?);
+    }
+    let (alone, with_agent) = (middle(alone), middle(with_agent));
+    let note = format!(
+        "create to Running seen {with_agent:.0} ms, raw calls {alone:.0} ms, n={SINGLES}; kubelet 100s of ms"
+    );
+    let name = "pod start above raw CRI calls, p50";
+    figures.push(figure(name, with_agent - alone, "ms", 20.0, note));
+    Ok(())
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The cgroup of a part of the measurement.
+fn group(part: &str) -> String {
+    format!("/{CGROUP}/{part}")
+}
