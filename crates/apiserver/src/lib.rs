@@ -16,7 +16,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod net;
 pub mod openapi;
-mod proto;
+pub mod proto;
 pub mod proxy;
 pub mod registry;
 pub mod resources;

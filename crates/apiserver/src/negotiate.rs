@@ -11,6 +11,8 @@ pub enum Syntax {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`; built-in kinds only.
+    Protobuf,
 }
 
 impl Syntax {
@@ -19,6 +21,7 @@ impl Syntax {
         match self {
             Syntax::Json => "application/json",
             Syntax::Yaml => "application/yaml",
+            Syntax::Protobuf => "application/vnd.kubernetes.protobuf",
         }
     }
 }
@@ -110,14 +113,23 @@ fn media(text: &str) -> Accepted<'_> {
     }
 }
 
-/// Chooses a format for a resource request.
+/// What can be had besides plain JSON and YAML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Tables and metadata only.
+    pub shapes: bool,
+    /// Protobuf.
+    pub protobuf: bool,
+}
+
+/// Chooses a format: the first that the client accepts and that is offered.
 ///
 /// # Errors
 /// 406 when nothing that the client accepts can be had.
-pub fn format(headers: &HeaderMap, pretty: bool, tables: bool) -> ApiResult<Format> {
+pub fn format(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Format> {
     accepted(headers)
         .iter()
-        .find_map(|accepted| offered(accepted, tables))
+        .find_map(|accepted| offered(accepted, offer))
         .map(|format| Format {
             pretty: pretty || format.pretty,
             ..format
@@ -127,14 +139,15 @@ pub fn format(headers: &HeaderMap, pretty: bool, tables: bool) -> ApiResult<Form
 
 /// 406, naming what there is.
 pub fn not_acceptable() -> ApiError {
-    let message = "only the following media types are accepted: application/json, application/yaml";
+    let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     ApiError::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
 }
 
-fn offered(accepted: &Accepted<'_>, tables: bool) -> Option<Format> {
+fn offered(accepted: &Accepted<'_>, offer: Offer) -> Option<Format> {
     let syntax = match accepted.media {
         "application/json" | "*/*" | "application/*" => Syntax::Json,
         "application/yaml" => Syntax::Yaml,
+        "application/vnd.kubernetes.protobuf" if offer.protobuf => Syntax::Protobuf,
         _ => return None,
     };
     let pretty = accepted.param("pretty") == "1";
@@ -145,7 +158,8 @@ fn offered(accepted: &Accepted<'_>, tables: bool) -> Option<Format> {
     };
     let shape = match accepted.param("as") {
         "" => return Some(plain),
-        _ if !tables || accepted.param("g") != "meta.k8s.io" => return None,
+        _ if !offer.shapes || syntax == Syntax::Protobuf => return None,
+        _ if accepted.param("g") != "meta.k8s.io" => return None,
         "Table" => Shape::Table,
         "PartialObjectMetadata" => Shape::Partial,
         "PartialObjectMetadataList" => Shape::PartialList,
@@ -170,7 +184,7 @@ pub enum Content {
     Json,
     /// An object as YAML.
     Yaml,
-    /// An object as protobuf, of the kinds that [`crate::proto`] reads.
+    /// An object of a built-in kind as protobuf.
     Protobuf,
     /// RFC 6902.
     JsonPatch,

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::body::Body;
 use crate::custom::DEFINITIONS;
 use crate::descriptions::Descriptions;
-use crate::negotiate::Format;
+use crate::negotiate::{self, Format};
+use crate::proto;
 use crate::resources::{Catalog, Group, Resource, Version, verb_names};
 use crate::respond;
 use crate::serve::Call;
@@ -22,7 +23,7 @@ use mainstay_access::sha256::sha256;
 pub fn serve(server: &Server, call: &Call, rest: &[&str]) -> Response<Body> {
     let catalog = server.catalog();
     match rest {
-        ["v2"] => whole(server, &catalog),
+        ["v2"] => whole(server, call, &catalog),
         ["v3"] => {
             let index = index(server, &catalog).to_string();
             respond::plain(StatusCode::OK, "text/plain; charset=utf-8", index)
@@ -37,7 +38,11 @@ fn not_found() -> Response<Body> {
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-fn whole(server: &Server, catalog: &Catalog) -> Response<Body> {
+/// What discovery clients ask for; the answer spells it with a dot.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The document in the first form that the client accepts; JSON for anything unknown, as upstream.
+fn whole(server: &Server, call: &Call, catalog: &Catalog) -> Response<Body> {
     let resources = all(catalog);
     let descriptions = Descriptions::of(None);
     let document = with_facts(server, &resources, |facts| {
@@ -45,7 +50,15 @@ fn whole(server: &Server, catalog: &Catalog) -> Response<Body> {
             descriptions.describe(name, field)
         })
     });
-    respond::encoded(StatusCode::OK, &document, Format::JSON)
+    let known = |media: &str| matches!(media, PROTOBUF | "application/json" | "*/*" | "application/*");
+    let accepted = negotiate::accepted(&call.parts.headers);
+    match accepted.iter().find(|one| known(one.media)) {
+        Some(one) if one.media == PROTOBUF => {
+            let answered = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+            respond::plain(StatusCode::OK, answered, proto::document(&document))
+        }
+        _ => respond::encoded(StatusCode::OK, &document, Format::JSON),
+    }
 }
 
 fn document(server: &Server, call: &Call, catalog: &Catalog, group: &str, version: &str) -> Response<Body> {

@@ -10,6 +10,7 @@ use crate::body::Body;
 use crate::convert;
 use crate::listing::{self, LARGE, Listing};
 use crate::negotiate::{Format, Shape, Syntax};
+use crate::proto;
 use crate::resources::Resource;
 use crate::shape::{partial, tables};
 use mainstay_access::object::Object;
@@ -103,6 +104,11 @@ pub fn list(
     meta: &ListMeta,
     wanted: &Wanted,
 ) -> Response<Body> {
+    if wanted.format.syntax == Syntax::Protobuf
+        && let Some(response) = protobuf_list(resource, &objects, meta, wanted)
+    {
+        return response;
+    }
     if wanted.format != Format::JSON {
         return shaped_list(resource, &objects, meta, wanted);
     }
@@ -117,6 +123,25 @@ pub fn list(
     set_type(&mut response, "application/json");
     warn(&mut response, &wanted.warnings);
     response
+}
+
+/// Parses and writes one object after the other: a list of values would be many times as large.
+fn protobuf_list(
+    resource: &Resource,
+    objects: &[Arc<Object>],
+    meta: &ListMeta,
+    wanted: &Wanted,
+) -> Option<Response<Body>> {
+    let (kind, list_kind) = (&resource.gvk.kind, &resource.list_kind);
+    let api_version = resource.api_version();
+    let mut list = proto::List::start(&api_version, kind, list_kind, &meta.to_value())?;
+    for object in objects {
+        list.push(&convert::served(resource, object));
+    }
+    let bytes = list.finish(&api_version, list_kind);
+    let mut response = plain(StatusCode::OK, Syntax::Protobuf.media_type(), bytes);
+    warn(&mut response, &wanted.warnings);
+    Some(response)
 }
 
 fn shaped_list(
@@ -142,12 +167,18 @@ fn shaped_list(
     response
 }
 
-/// Answers with a JSON value in the wanted syntax.
-pub fn encoded(code: StatusCode, value: &Value, format: Format) -> Response<Body> {
+/// Answers with a JSON value in the wanted syntax; in JSON where the kind has no protobuf form.
+pub fn encoded(code: StatusCode, value: &Value, mut format: Format) -> Response<Body> {
+    if format.syntax == Syntax::Protobuf {
+        match proto::from_json(value) {
+            Some(bytes) => return plain(code, format.syntax.media_type(), bytes),
+            None => format.syntax = Syntax::Json,
+        }
+    }
     let text = match (format.syntax, format.pretty) {
         (Syntax::Yaml, _) => serde_yaml_ng::to_string(value).unwrap_or_default(),
         (Syntax::Json, true) => serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
-        (Syntax::Json, false) => value.to_string(),
+        _ => value.to_string(),
     };
     plain(code, format.syntax.media_type(), text)
 }

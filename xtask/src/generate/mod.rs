@@ -1,5 +1,6 @@
 //! Writes generated files; each generator returns its files, so that `tidy` can compare without writing.
 
+mod numbers;
 mod resources;
 mod types;
 
@@ -19,7 +20,11 @@ pub struct Generated {
 type Generator = fn(&Path, &Path) -> Result<Vec<Generated>>;
 
 /// Every generator by name.
-const GENERATORS: &[(&str, Generator)] = &[("resources", resources::generate), ("types", types::generate)];
+const GENERATORS: &[(&str, Generator)] = &[
+    ("resources", resources::generate),
+    ("types", types::generate),
+    ("numbers", numbers::generate),
+];
 
 /// Writes the files of one generator or all of them.
 pub fn run(root: &Path, only: Option<&str>) -> Result<bool> {

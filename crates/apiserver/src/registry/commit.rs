@@ -93,6 +93,8 @@ impl Write<'_> {
                 Err(Error::Conflict { key: other, .. }) if other == key => return Err(Failure::Raced),
                 Err(Error::Conflict { .. }) => self.catch_up().await?,
                 Err(Error::Invalid(why)) => return Err(ApiError::bad_request(why).into()),
+                // It may have happened all the same: clients try again by themselves after 503, but not after this.
+                Err(error @ Error::Etcd { .. }) => return Err(ApiError::internal(error).into()),
                 Err(error) => return Err(ApiError::unavailable(error.to_string()).into()),
             }
         }

@@ -115,7 +115,7 @@ async fn assign(
     Ok(respond::encoded(
         StatusCode::CREATED,
         &status,
-        read::wanted(call)?.format,
+        read::wanted(call, write.resource)?.format,
     ))
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use crate::body::Body;
-use crate::negotiate::{self, Format};
+use crate::negotiate::{self, Format, Offer};
 use crate::resources::{Catalog, Group, Resource, Subresource, Version, api_version, verb_names};
 use crate::respond;
 use crate::server::Server;
@@ -15,6 +15,12 @@ use mainstay_access::sha256::sha256;
 use mainstay_access::status::ApiError;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Discovery documents have one shape; clients that prefer protobuf read their JSON.
+const PLAIN: Offer = Offer {
+    shapes: false,
+    protobuf: false,
+};
 
 /// Answers a discovery path; `None` for paths that are not discovery's.
 pub fn serve(server: &Arc<Server>, call: &Call) -> Option<Response<Body>> {
@@ -50,7 +56,7 @@ pub fn serve(server: &Arc<Server>, call: &Call) -> Option<Response<Body>> {
         },
         _ => return None,
     };
-    let format = match negotiate::format(&call.parts.headers, call.query.flag("pretty"), false) {
+    let format = match negotiate::format(&call.parts.headers, call.query.flag("pretty"), PLAIN) {
         Ok(format) => format,
         Err(_)
             if negotiate::accepted(&call.parts.headers)

@@ -71,7 +71,7 @@ pub async fn evict(server: &Arc<Server>, pods: &Arc<Resource>, call: &Call) -> A
     Ok(respond::encoded(
         StatusCode::CREATED,
         &status,
-        read::wanted(call)?.format,
+        read::wanted(call, pods)?.format,
     ))
 }
 

@@ -8,7 +8,7 @@ use super::Call;
 use super::options::{Continue, ListOptions, Match, revision};
 use crate::body::Body;
 use crate::cache::{PageRequest, Selection};
-use crate::negotiate;
+use crate::negotiate::{self, Offer};
 use crate::resources::Resource;
 use crate::respond::{self, ListMeta, Wanted};
 use crate::server::Server;
@@ -20,8 +20,12 @@ use mainstay_access::status::{ApiError, ApiResult, Cause};
 ///
 /// # Errors
 /// 406 when that cannot be had.
-pub fn wanted(call: &Call) -> ApiResult<Wanted> {
-    let format = negotiate::format(&call.parts.headers, call.query.flag("pretty"), true)?;
+pub fn wanted(call: &Call, resource: &Resource) -> ApiResult<Wanted> {
+    let offer = Offer {
+        shapes: true,
+        protobuf: resource.custom.is_none(),
+    };
+    let format = negotiate::format(&call.parts.headers, call.query.flag("pretty"), offer)?;
     let include_object = Include::parse(call.query.get("includeObject").unwrap_or_default());
     Ok(Wanted {
         format,
@@ -36,7 +40,7 @@ pub fn wanted(call: &Call) -> ApiResult<Wanted> {
 /// # Errors
 /// 404, or 504 for a revision that has not happened yet.
 pub async fn get(server: &Server, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
-    let wanted = wanted(call)?;
+    let wanted = wanted(call, resource)?;
     reach(server, revision(&call.query)?).await?;
     let found = find(server, resource, call.namespace(resource), &call.info.name)?;
     Ok(respond::object(StatusCode::OK, resource, &found, &wanted))
@@ -107,7 +111,7 @@ pub fn selection(resource: &Resource, call: &Call) -> ApiResult<Selection> {
 /// # Errors
 /// 400, 406, 410, 422 or 504 as upstream.
 pub async fn list(server: &Server, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
-    let wanted = wanted(call)?;
+    let wanted = wanted(call, resource)?;
     let options = ListOptions::parse(&call.query, false)?;
     let selection = selection(resource, call)?;
     let page = page(server, resource, call, &options, &selection).await?;

@@ -23,7 +23,7 @@ use mainstay_access::status::{ApiError, ApiResult, Cause};
 /// # Errors
 /// As upstream.
 pub async fn serve(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
-    let wanted = read::wanted(call)?;
+    let wanted = read::wanted(call, resource)?;
     let paths = schema::scale_paths(resource);
     let object = match call.info.verb.as_str() {
         "get" => {

@@ -19,7 +19,8 @@ use super::read;
 use crate::body::Body;
 use crate::cache::{Change, Event, PageRequest, Scope, Selection, Shown, Subscription};
 use crate::convert;
-use crate::negotiate::{Format, Shape};
+use crate::negotiate::{Format, Shape, Syntax};
+use crate::proto;
 use crate::resources::Resource;
 use crate::respond::Wanted;
 use crate::server::Server;
@@ -41,7 +42,7 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 /// # Errors
 /// 400, 406, 422 as upstream. A revision that is too old is told inside the stream.
 pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
-    let wanted = read::wanted(call)?;
+    let wanted = read::wanted(call, resource)?;
     let options = ListOptions::parse(&call.query, true)?;
     let selection = read::selection(resource, call)?;
     let seconds = options.timeout_seconds.filter(|seconds| *seconds > 0);
@@ -68,7 +69,11 @@ pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) 
     stream.begin(call, &options).await?;
     // A drain ends the watches there are; this one may have come just behind it.
     stream.ended |= server.is_draining();
-    Ok(respond(Body::stream(stream)))
+    let media_type = match stream.is_protobuf() {
+        true => "application/vnd.kubernetes.protobuf;stream=watch",
+        false => "application/json",
+    };
+    Ok(respond(media_type, Body::stream(stream)))
 }
 
 /// Deadlines in tokio's time, which tests can pause.
@@ -89,10 +94,10 @@ fn bookmark_timer() -> Interval {
     timer
 }
 
-fn respond(body: Body) -> Response<Body> {
+fn respond(media_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, private"),
@@ -310,7 +315,14 @@ impl Stream {
         self.pending.extend(encoded);
     }
 
+    fn is_protobuf(&self) -> bool {
+        self.wanted.format.syntax == Syntax::Protobuf
+    }
+
     fn encode(&mut self, change: Change, object: &Arc<Object>) -> Option<Bytes> {
+        if self.is_protobuf() {
+            return Some(self.frame(change.name(), &convert::served(&self.resource, object)));
+        }
         let mut out = Vec::with_capacity(object.bytes().len() + 96);
         crate::cache::open(change.name(), &mut out);
         if self.wanted.format.shape == Shape::Object {
@@ -356,20 +368,24 @@ impl Stream {
             object["columnDefinitions"] = Value::Null;
             object["rows"] = json!([{"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]);
         }
-        line(&json!({"type": "BOOKMARK", "object": object}))
+        self.frame("BOOKMARK", &object)
     }
 
     fn fail(&mut self, error: &ApiError) {
-        self.pending
-            .push_back(line(&json!({"type": "ERROR", "object": error.to_status()})));
+        let frame = self.frame("ERROR", &error.to_status());
+        self.pending.push_back(frame);
         self.ended = true;
     }
-}
 
-fn line(value: &Value) -> Bytes {
-    let mut text = value.to_string();
-    text.push('\n');
-    text.into()
+    /// One event as the client reads it.
+    fn frame(&self, kind: &str, object: &Value) -> Bytes {
+        if self.is_protobuf() {
+            return proto::event(kind, &proto::from_json(object).unwrap_or_default()).into();
+        }
+        let mut text = json!({"type": kind, "object": object}).to_string();
+        text.push('\n');
+        text.into()
+    }
 }
 
 fn expired(wanted: u64, floor: u64) -> ApiError {

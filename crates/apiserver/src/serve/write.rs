@@ -80,7 +80,7 @@ pub async fn create(
             _ => ask(server, resource, &resource.gvk, call).await,
         };
     }
-    let mut wanted = wanted(call)?;
+    let mut wanted = wanted(call, resource)?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let content = object_content(call)?;
     let decoded = schema::decode(resource, &resource.gvk, &call.body, content, options.validation)?;
@@ -102,7 +102,7 @@ pub async fn create(
 /// # Errors
 /// As upstream.
 pub async fn put(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
-    let mut wanted = wanted(call)?;
+    let mut wanted = wanted(call, resource)?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let content = object_content(call)?;
     let decoded = schema::decode(resource, &resource.gvk, &call.body, content, options.validation)?;
@@ -136,7 +136,7 @@ fn creates_on_update(resource: &Resource) -> bool {
 /// # Errors
 /// As upstream.
 pub async fn patch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) -> ApiResult<Response<Body>> {
-    let mut wanted = wanted(call)?;
+    let mut wanted = wanted(call, resource)?;
     let content = match negotiate::content(&call.parts.headers)? {
         Content::Json | Content::Yaml | Content::Protobuf => {
             return Err(unsupported(call.header(header::CONTENT_TYPE)));
@@ -257,7 +257,7 @@ pub async fn delete(
     resource: &Arc<Resource>,
     call: &Call,
 ) -> ApiResult<Response<Body>> {
-    let wanted = wanted(call)?;
+    let wanted = wanted(call, resource)?;
     let options = DeleteOptions::parse(&call.query, &delete_body(call)?)?;
     let write = frame(server, resource, call, delete_write_options(&options));
     let deleted = registry_delete::delete(&write, &options).await?;
@@ -295,7 +295,7 @@ pub async fn delete_collection(
     resource: &Arc<Resource>,
     call: &Call,
 ) -> ApiResult<Response<Body>> {
-    let wanted = wanted(call)?;
+    let wanted = wanted(call, resource)?;
     let options = DeleteOptions::parse(&call.query, &delete_body(call)?)?;
     let selection = read::selection(resource, call)?;
     read::reach(server, None).await?;
@@ -345,7 +345,7 @@ pub async fn ask(
     kind: &Gvk,
     call: &Call,
 ) -> ApiResult<Response<Body>> {
-    let wanted: Wanted = wanted(call)?;
+    let wanted: Wanted = wanted(call, resource)?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let content = object_content(call)?;
     let decoded = schema::decode(resource, kind, &call.body, content, options.validation)?;
