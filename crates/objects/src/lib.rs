@@ -7,6 +7,7 @@ pub mod crd;
 pub mod decode;
 pub mod defaults;
 pub mod error;
+pub mod expression;
 pub mod json;
 pub mod jsonpath;
 pub mod model;

@@ -4,8 +4,9 @@
 use super::library;
 use super::schema::{Schema, Type};
 use crate::error::FieldError;
+use crate::expression;
 use crate::path::Path;
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{Expr, IdedExpr};
 use cel::objects::{Key, Map as CelMap};
 use cel::{Context, Env, Program, Value as Cel};
 use serde_json::{Map, Value};
@@ -14,8 +15,6 @@ use std::sync::{Arc, LazyLock};
 
 /// A rule is refused when its bound exceeds this many steps, well below a second of work.
 const MAX_STEPS: f64 = 10_000_000.0;
-/// Rules longer than this are refused when the CRD is written.
-const MAX_RULE_BYTES: usize = 16 * 1024;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -70,14 +69,7 @@ impl CelRule {
         }
         let mut compile = |key: &str| {
             let source = text(key);
-            let program = if source.len() > MAX_RULE_BYTES {
-                Err("the expression is too long".to_owned())
-            } else {
-                ENVIRONMENT
-                    .compile(source)
-                    .map_err(|error| format!("compilation failed: {error}"))
-            };
-            program
+            expression::compile(&ENVIRONMENT, source)
                 .map_err(|sentence| {
                     errors.push(FieldError::invalid(path.field(key), &source.into(), sentence))
                 })
@@ -216,43 +208,13 @@ struct Cost {
 }
 
 impl Cost {
-    fn of(expression: &IdedExpr) -> Self {
-        let mut parts: Vec<&IdedExpr> = Vec::new();
-        let mut loops = 0;
-        match &expression.expr {
-            Expr::Call(call) => {
-                parts.extend(call.target.as_deref());
-                parts.extend(&call.args);
-            }
-            Expr::Comprehension(body) => {
-                loops = 1;
-                parts.extend([
-                    &body.iter_range,
-                    &body.accu_init,
-                    &body.loop_cond,
-                    &body.loop_step,
-                    &body.result,
-                ]);
-            }
-            Expr::List(list) => parts.extend(&list.elements),
-            Expr::Map(map) => entries(&map.entries, &mut parts),
-            Expr::Struct(body) => entries(&body.entries, &mut parts),
-            Expr::Select(select) => parts.push(&select.operand),
-            Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
-        }
+    fn of(whole: &IdedExpr) -> Self {
+        let loops = i32::from(matches!(whole.expr, Expr::Comprehension(_)));
+        let parts = expression::parts(whole);
         let costs: Vec<Cost> = parts.into_iter().map(Cost::of).collect();
         Cost {
             size: 1.0 + costs.iter().map(|cost| cost.size).sum::<f64>(),
             loops: loops + costs.iter().map(|cost| cost.loops).max().unwrap_or_default(),
-        }
-    }
-}
-
-fn entries<'a>(entries: &'a [cel::common::ast::IdedEntryExpr], parts: &mut Vec<&'a IdedExpr>) {
-    for entry in entries {
-        match &entry.expr {
-            EntryExpr::StructField(field) => parts.push(&field.value),
-            EntryExpr::MapEntry(entry) => parts.extend([&entry.key, &entry.value]),
         }
     }
 }

@@ -153,7 +153,7 @@ pub(super) fn request(review: &Review, uid: &str) -> Value {
 
 /// Evaluates a CEL expression over `object`, `oldObject` and `request`.
 fn evaluate(expression: &str, review: &Review) -> Result<bool, String> {
-    let program = cel::Program::compile(expression).map_err(|error| error.to_string())?;
+    let program = mainstay_objects::expression::compile(&cel::Env::stdlib(), expression)?;
     let mut context = cel::Context::default();
     let variables = [
         ("object", review.object.clone()),
