@@ -147,6 +147,24 @@ pub async fn engine(storage: &Storage, clock: SharedClock) -> Result<Arc<dyn Eng
     Ok(Arc::new(engine))
 }
 
+/// Opens the storage engine for reading: a copy of an embedded store, which may be in use, or etcd.
+///
+/// # Errors
+/// When there is no store or it is damaged, or etcd does not answer.
+pub async fn reader(storage: &Storage, clock: SharedClock) -> Result<Arc<dyn Engine>, Error> {
+    if !storage.etcd_servers.is_empty() {
+        return engine(storage, clock).await;
+    }
+    let path = storage.data_dir.join("store");
+    let copy = tokio::task::spawn_blocking(move || EmbeddedEngine::copy_of(&path, clock)).await;
+    let copy = copy.unwrap_or(Err(mainstay_store::Error::Closed));
+    let failed = |source| Error::Store {
+        plane: UID.into(),
+        source,
+    };
+    Ok(Arc::new(copy.map_err(failed)?))
+}
+
 fn etcd_tls(storage: &Storage) -> Result<Option<EtcdTls>, Error> {
     if storage.etcd_ca.is_none() && storage.etcd_client.is_none() {
         return Ok(None);

@@ -13,10 +13,11 @@ use crate::args::SnapshotArgs;
 use crate::outcome::{Code, Failure, Outcome};
 use crate::output::Output;
 
-/// Writes the snapshot.
+/// Writes the snapshot; what runs on the store goes on.
 pub fn backup(args: &SnapshotArgs, output: &Output) -> Outcome {
     let revision = super::block_on(async {
-        let engine = open(args).await?;
+        let engine = server::reader(&storage(&args.storage), SystemClock::shared()).await;
+        let engine = engine.map_err(|error| Failure::new("MS-BAK-0001", chain(&error)))?;
         let present = engine.keyspaces().await.map_err(failed)?;
         if !present.contains(&args.plane) {
             let problem = format!(

@@ -4,6 +4,7 @@
 //! in revision order and wakes the waiters. [`MemoryEngine`] is the same without the log.
 
 mod committer;
+mod copy;
 #[cfg(test)]
 mod faulty;
 mod frame;
@@ -30,6 +31,9 @@ use committer::{Committer, Journal, NoJournal};
 use queue::{Shared, Work};
 use store::LocalStore;
 pub(crate) use store::measure;
+
+/// How often a log that seems damaged is copied again.
+const COPY_TRIES: usize = 10;
 
 /// Bounds of an engine; the defaults suit production.
 #[derive(Debug, Clone)]
@@ -164,6 +168,23 @@ impl EmbeddedEngine {
     /// Opens or creates the store in `dir` with its own bounds.
     pub fn open_with(dir: &Path, clock: SharedClock, options: Options) -> Result<Self> {
         Self::open_on(Box::new(media::Directory::open(dir)?), clock, options)
+    }
+
+    /// Opens a copy in memory of the store in `dir`, which another process may be using: it holds what was acknowledged
+    /// before the call. What is written to it is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Io`]; nothing is made where there is no store.
+    pub fn copy_of(dir: &Path, clock: SharedClock) -> Result<Self> {
+        let mut tries = 1..=COPY_TRIES;
+        loop {
+            let media = Box::new(copy::Copy::of(dir)?);
+            match Self::open_on(media, clock.clone(), Options::default()) {
+                // Two batches may be written while one page of the tail is read: the first then seems to be missing.
+                Err(Error::Corrupt { .. }) if tries.next().is_some() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     fn open_on(media: Box<dyn media::Media>, clock: SharedClock, options: Options) -> Result<Self> {

@@ -316,3 +316,52 @@ async fn keyspaces_share_the_log_and_can_be_dropped_and_restored() {
         ("k1=1".to_string(), restored)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_running_store_holds_what_was_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path();
+    assert!(EmbeddedEngine::copy_of(&path.join("none"), FakeClock::new()).is_err());
+    // Small files, so that they come and go while they are copied.
+    let engine = EmbeddedEngine::open_with(path, FakeClock::new(), small()).expect("it opens");
+    let store = engine.keyspace("test").expect("a keyspace");
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (writer, written) = (store.clone(), count.clone());
+    let writing = tokio::spawn(async move {
+        for number in 1..3_000 {
+            let value = format!("{number} {}", "x".repeat(500));
+            let ops = vec![
+                Op::put(key(0), format!("{number}")),
+                Op::put(key(number % 40 + 1), value),
+            ];
+            writer.txn(vec![], ops).await.expect("a write");
+            written.store(number, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    let mut copies = 0;
+    while !writing.is_finished() {
+        let before = count.load(std::sync::atomic::Ordering::SeqCst);
+        let dir = path.to_path_buf();
+        let copied = tokio::task::spawn_blocking(move || EmbeddedEngine::copy_of(&dir, FakeClock::new()));
+        let copied = copied.await.expect("no panic").expect("the copy opens");
+        let copy = copied.keyspace("test").expect("a keyspace");
+        let found = copy.get(&key(0)).await.expect("a read");
+        let found = found.map_or(0, |entry| {
+            String::from_utf8_lossy(&entry.value).parse().expect("a number")
+        });
+        let now = count.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(
+            (before..=now + 1).contains(&found),
+            "{found} is not between {before} and {now}"
+        );
+        copies += 1;
+        // The copy takes writes and cleans its log without touching the store.
+        copy.txn(vec![], vec![Op::put(key(0), "0")])
+            .await
+            .expect("a write");
+    }
+    writing.await.expect("the writer ends");
+    assert!(copies > 1, "only {copies} copies");
+    let last = store.get(&key(0)).await.expect("a read").expect("it is there");
+    assert_eq!(last.value, "2999");
+}
