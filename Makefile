@@ -5,13 +5,16 @@ DATA_DIR ?= /var/lib/mainstay
 PROFILE ?= release
 BIN := target/release/mainstay
 
-.PHONY: help setup build up down test test-all lint check fix bench oracle fuzz clean
+.PHONY: help setup setup-clients interop build up down test test-all lint check fix bench oracle fuzz clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 setup: ## Install missing distribution packages (needs root)
 	@scripts/setup
+
+setup-clients: ## Install the pinned clients that the tests drive
+	@scripts/setup-clients
 
 build: setup ## Build the binary
 	$(CARGO) build --release --locked -p mainstay
@@ -22,11 +25,11 @@ up: build ## Start everything in examples/local/ on this machine
 down: ## Stop and undo everything that `make up` made
 	@if [ -x $(BIN) ]; then $(BIN) down --yes --data-dir $(DATA_DIR); else echo "nothing built, so nothing to undo"; fi
 
-test: setup ## Unit, integration and essential end-to-end tests (about 20 minutes on 2 cores)
+test: setup setup-clients ## Unit, integration and essential end-to-end tests (about 20 minutes on 2 cores)
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 
-test-all: setup ## Everything, with the full figures of crash, fuzz and load tests
+test-all: setup setup-clients ## Everything, with the full figures of crash, fuzz and load tests
 	$(CARGO) build --workspace --all-targets --locked
 	MAINSTAY_TEST_TIER=full $(CARGO) test --workspace --locked
 
@@ -46,3 +49,12 @@ bench: setup ## Print the figures of every benchmark
 
 oracle: ## Run every oracle table
 	$(CARGO) xtask oracle $${ORACLE:-testdata/oracle}
+
+fuzz: ## Feed each parser with damaged input for $$SECONDS_EACH (600) seconds
+	$(CARGO) build --locked -p checks --bin checks
+	target/debug/checks fuzz --seconds $${SECONDS_EACH:-600} $(PARSER)
+
+interop: setup setup-clients ## Build upstream's programs (half an hour, once) and prove ours against them
+	scripts/build-interop
+	$(CARGO) build --locked -p mainstay -p checks --bin mainstay
+	$(CARGO) test --locked -p checks --features interop --test it interop::

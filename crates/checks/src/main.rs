@@ -1,15 +1,17 @@
-//! End-to-end checks that anyone can point at the product: `checks oracle DIR` and `checks bench NAME`.
+//! End-to-end checks that anyone can point at the product: `checks oracle DIR`, `checks bench NAME`, `checks fuzz`.
 
 #![allow(clippy::disallowed_methods)] // benchmarks start the binary that they measure
 
 mod bench;
 mod client;
+mod fuzz;
 mod oracle;
 mod site;
 mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -44,6 +46,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Feed parsers with damaged input; the input that breaks one is kept.
+    Fuzz {
+        /// Only this parser.
+        name: Option<String>,
+        /// How long each.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// So many inputs each instead.
+        #[arg(long)]
+        inputs: Option<u64>,
+        /// Another seed gives other inputs.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Where inputs under test are kept.
+        #[arg(long, default_value = "target/fuzz")]
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -51,6 +70,17 @@ fn main() -> ExitCode {
         Command::Oracle { dir, only } => oracle::run(&dir, only.as_deref()),
         Command::Trial { name } => trial::run(&name).map(|()| true),
         Command::Bench { name, json } => bench::run(&name, json),
+        Command::Fuzz {
+            name,
+            seconds,
+            inputs,
+            seed,
+            folder,
+        } => {
+            let time = fuzz::Amount::Time(Duration::from_secs(seconds));
+            let amount = inputs.map_or(time, fuzz::Amount::Inputs);
+            fuzz::run(name.as_deref(), &amount, seed, &folder)
+        }
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -4,14 +4,18 @@
 
 mod agent;
 mod chromium;
+mod clients;
 mod computer;
 mod controllers;
 mod crash;
 mod dashboard;
 mod faults;
+#[cfg(feature = "interop")]
+mod interop;
 mod local;
 mod manners;
 mod network;
+mod quorum;
 mod repair;
 mod scale;
 mod server;

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use crate::tools::{Running, apply, free_port, kubectl, mainstay, run, try_kubectl, wait};
 
-struct Server {
-    process: Running,
-    kubeconfig: PathBuf,
+/// A bare server as a process of its own.
+pub struct Server {
+    /// The process.
+    pub process: Running,
+    /// Its administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
 }
 
 fn start(folder: &Path, port: u16) -> Server {
     start_with(folder, port, &[])
 }
 
-fn start_with(folder: &Path, port: u16, flags: &[&str]) -> Server {
+/// Starts it on a folder and a port with flags.
+pub fn start_with(folder: &Path, port: u16, flags: &[&str]) -> Server {
     let kubeconfig = folder.join("admin.kubeconfig");
     let _ = std::fs::remove_file(&kubeconfig);
     let child = Command::new(mainstay())
@@ -179,7 +183,6 @@ fn a_plane_moves_from_the_embedded_store_to_etcd_and_back() {
     let file = |name: &str| folder.path().join(name);
     let mut server = start(&file("one"), free_port());
     apply(&server.kubeconfig, folder.path(), CONFIG);
-    terminate(&mut server);
     let snapshot = |command: &str, name: &str, flags: &[&str]| {
         let said = run(Command::new(mainstay()).arg(command).arg(file(name)).args(flags));
         assert!(said.well, "{command}: {}{}", said.out, said.err);
@@ -190,7 +193,9 @@ fn a_plane_moves_from_the_embedded_store_to_etcd_and_back() {
             &["get", "cm", "a", "-o", "jsonpath={.data.k}"],
         )
     };
+    // The first backup is of a running server.
     snapshot("backup", "first", &["--data-dir", &file("one").to_string_lossy()]);
+    terminate(&mut server);
     snapshot("restore", "first", &[&on_etcd]);
     let mut server = start_with(&file("two"), free_port(), &[&on_etcd]);
     assert_eq!(value(&server), "v1");
