@@ -9,4 +9,5 @@ mod machine;
 mod plugin;
 mod resize;
 mod rules;
+mod serving;
 mod standalone;

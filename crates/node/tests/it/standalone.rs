@@ -117,7 +117,7 @@ async fn request(port: u16, text: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
