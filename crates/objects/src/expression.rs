@@ -7,8 +7,10 @@ use cel::{Env, Program};
 
 /// Longer expressions are refused.
 pub const MAX_BYTES: usize = 16 << 10;
-/// Levels of an expression's tree; a level of the evaluator takes some kilobytes of stack.
+/// Levels of an expression's tree.
 const MAX_DEPTH: usize = 100;
+/// Deeper ones are evaluated on the large stack too: a level takes up to 50 KiB in a debug build.
+const SHALLOW: usize = 20;
 /// A level of the parser takes up to 40 KiB in a debug build, and it stops at 96; dropping a tree takes little, but a
 /// chain of additions has a level for every two bytes.
 const STACK: usize = 32 << 20;
@@ -21,13 +23,26 @@ pub fn compile(env: &Env, source: &str) -> Result<Program, String> {
     if source.len() > MAX_BYTES {
         return Err("the expression is too long".to_owned());
     }
+    on_large_stack(|| bounded(env, source))?
+}
+
+/// Evaluates a compiled expression: calls `work`, where there is stack enough for it.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn run<T: Send>(program: &Program, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    match is_deeper(program.expression(), SHALLOW) {
+        true => on_large_stack(work),
+        false => Ok(work()),
+    }
+}
+
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK);
-        let parsing = thread.spawn_scoped(scope, || bounded(env, source));
-        let parsing = parsing.map_err(|error| format!("no thread to compile in: {error}"))?;
-        parsing
-            .join()
-            .unwrap_or_else(|_| Err("the parser failed".to_owned()))
+        let working = thread.spawn_scoped(scope, work);
+        let working = working.map_err(|error| format!("no thread to work in: {error}"))?;
+        working.join().map_err(|_| "the evaluator failed".to_owned())
     })
 }
 
@@ -35,16 +50,16 @@ fn bounded(env: &Env, source: &str) -> Result<Program, String> {
     let program = env
         .compile(source)
         .map_err(|error| format!("compilation failed: {error}"))?;
-    match is_deep(program.expression()) {
+    match is_deeper(program.expression(), MAX_DEPTH) {
         true => Err(format!("the expression is nested deeper than {MAX_DEPTH} levels")),
         false => Ok(program),
     }
 }
 
-fn is_deep(expression: &IdedExpr) -> bool {
+fn is_deeper(expression: &IdedExpr, levels: usize) -> bool {
     let mut open = vec![(expression, 1)];
     while let Some((expression, depth)) = open.pop() {
-        if depth > MAX_DEPTH {
+        if depth > levels {
             return true;
         }
         open.extend(parts(expression).into_iter().map(|part| (part, depth + 1)));
@@ -113,5 +128,14 @@ mod tests {
         assert!(said(&" ".repeat(MAX_BYTES + 1)).contains("too long"));
         let level = format!("{}1{}", "(".repeat(60), ")".repeat(60));
         assert_eq!(said(&level), "");
+    }
+
+    #[test]
+    fn expressions_that_are_just_not_too_deep_are_evaluated() {
+        let env = std::sync::Arc::new(Env::stdlib());
+        let program = compile(&env, &format!("1{}", "-1".repeat(MAX_DEPTH - 2))).expect("it is taken");
+        let context = cel::Context::with_env(env);
+        let done = run(&program, || program.execute(&context)).expect("a thread");
+        assert_eq!(done, Ok(cel::Value::Int(3 - MAX_DEPTH as i64)));
     }
 }

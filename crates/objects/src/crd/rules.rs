@@ -130,17 +130,33 @@ impl CelRule {
             errors.push(FieldError::forbidden(path, sentence));
             return;
         }
+        let evaluated = expression::run(&self.program, || {
+            self.evaluate(schema, (value, old), &shown, path)
+        });
+        match evaluated {
+            Ok(error) => errors.extend(error),
+            Err(why) => errors.push(FieldError::invalid(path, &shown, why)),
+        }
+    }
+
+    fn evaluate(
+        &self,
+        schema: &Schema,
+        (value, old): (&Value, Option<&Value>),
+        shown: &Value,
+        path: &Path<'_>,
+    ) -> Option<FieldError> {
         let context = self.context(schema, value, old);
         match self.program.execute(&context) {
-            Ok(Cel::Bool(true)) => {}
-            Ok(Cel::Bool(false)) => errors.push(self.failure(&context, &shown, path)),
+            Ok(Cel::Bool(true)) => None,
+            Ok(Cel::Bool(false)) => Some(self.failure(&context, shown, path)),
             Ok(other) => {
                 let sentence = format!("rule {:?} gave {other:?} instead of a bool", self.text);
-                errors.push(FieldError::invalid(path, &shown, sentence));
+                Some(FieldError::invalid(path, shown, sentence))
             }
             Err(error) => {
                 let sentence = format!("rule {:?} cannot be evaluated: {error}", self.text);
-                errors.push(FieldError::invalid(path, &shown, sentence));
+                Some(FieldError::invalid(path, shown, sentence))
             }
         }
     }
@@ -167,13 +183,12 @@ impl CelRule {
     }
 
     fn failure(&self, context: &Context<'_, '_>, shown: &Value, path: &Path<'_>) -> FieldError {
-        let computed = self
-            .message_expression
-            .as_ref()
-            .and_then(|program| match program.execute(context) {
+        let computed = self.message_expression.as_ref().and_then(|program| {
+            match expression::run(program, || program.execute(context)).ok()? {
                 Ok(Cel::String(text)) if !text.trim().is_empty() => Some(text.to_string()),
                 _ => None,
-            });
+            }
+        });
         let message = match computed {
             Some(text) => text,
             None if self.message.is_empty() => format!("failed rule: {}", self.text),

@@ -164,7 +164,7 @@ fn evaluate(expression: &str, review: &Review) -> Result<bool, String> {
         let value = cel::to_value(value).map_err(|error| error.to_string())?;
         context.add_variable_from_value(name, value);
     }
-    match program.execute(&context) {
+    match mainstay_objects::expression::run(&program, || program.execute(&context))? {
         Ok(cel::Value::Bool(answer)) => Ok(answer),
         Ok(_) => Err("the expression is not a truth value".into()),
         Err(error) => Err(error.to_string()),
