@@ -496,7 +496,7 @@ fn informers_see_every_event_once_over_restarts() {
     let (_json, in_json) = listen(&kept, "application/json");
     let (_protobuf, in_protobuf) = listen(&kept, "application/vnd.kubernetes.protobuf");
     let map = |name: &str, number: usize| {
-        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{n: '{number}'}}\n")
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{\"n\": '{number}'}}\n")
     };
     for life in 0..4 {
         for number in 0..10 {
