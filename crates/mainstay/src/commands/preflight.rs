@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use mainstay_host::preflight::{self, Port};
 
@@ -15,6 +16,10 @@ const SERVER_DISK_BYTES: u64 = 256 << 20;
 const MEMORY_BYTES: u64 = 2 << 30;
 /// containerd needs a few inotify instances per machine.
 const INOTIFY_INSTANCES: u64 = 64;
+
+/// How often a port is looked at whose holder cannot be found.
+const PORT_LOOKS: u32 = 30;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// The outcome of all checks.
 #[derive(Debug, Default)]
@@ -130,8 +135,20 @@ fn disk(all: &mut Preflight, data_dir: &Path, needed: u64) {
     );
 }
 
+/// Looks at an address again for a while when nobody can be found who holds it: a process that is ending, such as a
+/// killed manager, is gone from `/proc` a moment before its sockets are closed.
+fn settled(address: SocketAddr) -> Port {
+    for _ in 1..PORT_LOOKS {
+        match preflight::port(address) {
+            Port::Held { by: None } => std::thread::sleep(BETWEEN_LOOKS),
+            seen => return seen,
+        }
+    }
+    preflight::port(address)
+}
+
 fn port(all: &mut Preflight, address: SocketAddr) {
-    let (wrong, problem) = match preflight::port(address) {
+    let (wrong, problem) = match settled(address) {
         Port::Free => (false, String::new()),
         Port::Held {
             by: Some((pid, program)),
