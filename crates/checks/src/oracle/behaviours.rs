@@ -16,7 +16,7 @@ use super::FileResult;
 use crate::client::{Https, Plane};
 
 const FILE: &str = "api/behaviours.json";
-/// How long a watch may take to deliver its events; more must not come for [`QUIET`] afterwards.
+/// How long a watch may take to deliver its events; where none are wanted, none may come for [`QUIET`].
 const EVENT_WAIT: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_millis(500);
 /// Static tokens of the table's users.
@@ -278,7 +278,7 @@ fn look<'a>(object: &'a Value, path: &str) -> &'a Value {
         })
 }
 
-/// Reads a watch's events: the wanted number, and whatever comes right behind them.
+/// Reads the first events of a watch, as many as are wanted; when none are, whatever comes within a short while.
 async fn events(response: Response<Incoming>, wanted: usize) -> Vec<Value> {
     let mut body = response.into_body();
     let (mut buffer, mut found) = (Vec::new(), Vec::new());
@@ -292,7 +292,9 @@ async fn events(response: Response<Incoming>, wanted: usize) -> Vec<Value> {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             found.extend(serde_json::from_slice::<Value>(&line));
         }
+        // A server may send several events at once; the table has the first ones.
         if found.len() >= wanted && wanted > 0 {
+            found.truncate(wanted);
             return found;
         }
     }
