@@ -390,10 +390,10 @@ impl Registrar for DevicePlugins {
     }
 }
 
-/// Opens the registration socket anew: plug-ins see that and register again.
-fn open(folder: &Path) -> std::io::Result<UnixListener> {
+/// Opens a socket anew: whoever watches it, such as plug-ins the registration's, sees that and comes again.
+fn open(folder: &Path, name: &str) -> std::io::Result<UnixListener> {
     std::fs::create_dir_all(folder)?;
-    let socket = folder.join(SOCKET);
+    let socket = folder.join(name);
     match std::fs::remove_file(&socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -408,7 +408,7 @@ pub async fn keep(manager: Arc<Manager>) {
     let taken = devices.to_follow.lock().take();
     let Some(mut to_follow) = taken else { return };
     let listener = loop {
-        match open(&devices.folder) {
+        match open(&devices.folder, SOCKET) {
             Ok(listener) => break listener,
             Err(error) => tracing::error!(%error, "could not open the socket of device plug-ins"),
         }

@@ -3,13 +3,11 @@
 //! Source of names and numbers: `pkg/apis/podresources/v1/api.proto` of the Go module k8s.io/kubelet.
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio::net::UnixListener;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -245,21 +243,11 @@ where
     }
 }
 
-fn open(folder: &Path) -> std::io::Result<UnixListener> {
-    std::fs::create_dir_all(folder)?;
-    let socket = folder.join(SOCKET);
-    match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    UnixListener::bind(socket)
-}
-
 /// Serves for as long as the agent runs.
 pub async fn keep(manager: Arc<Manager>) {
     let folder = manager.shared().settings.dirs.root.join(FOLDER);
     loop {
-        match open(&folder) {
+        match super::open(&folder, SOCKET) {
             Ok(listener) => {
                 let incoming = futures::stream::unfold(listener, async |listener| {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
