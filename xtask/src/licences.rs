@@ -1,5 +1,5 @@
 //! Which licences the packages we build may have, and where they may come from. Works on `cargo metadata --offline`:
-//! no network. Advisories are not checked here: their database is not part of a checkout (see SECURITY.md).
+//! no network. For advisories see advisories.rs.
 
 use std::collections::BTreeSet;
 use std::path::Path;

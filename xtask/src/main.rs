@@ -1,8 +1,9 @@
-//! Project chores: `cargo xtask tidy | metrics | generate | oracle | bench`.
+//! Project chores: `cargo xtask tidy | advisories | metrics | generate | oracle | bench`.
 
 // A chore starts cargo and git itself.
 #![allow(clippy::disallowed_methods)]
 
+mod advisories;
 mod generate;
 mod licences;
 mod metrics;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   tidy                       check the house rules (crate layers, banned calls, module docs, generated files)
+  advisories [DIR]           compare Cargo.lock with the RustSec database in DIR (fetched with git when not given)
   metrics [--json]           print the size and shape of the code beside the aims
   generate [NAME]            write the generated files again (needs the shared data)
   oracle DIR [--only AREA]   run every table under DIR through the production functions
@@ -38,6 +40,7 @@ fn run(args: &[String]) -> Result<bool> {
     let root = root();
     match args.split_first().map(|(command, rest)| (command.as_str(), rest)) {
         Some(("tidy", [])) => tidy::run(&root),
+        Some(("advisories", rest)) => advisories::run(&root, rest.first().map(String::as_str)),
         Some(("metrics", rest)) => metrics::run(&root, rest.iter().any(|arg| arg == "--json")),
         Some(("generate", rest)) => generate::run(&root, rest.first().map(String::as_str)),
         Some(("oracle", rest)) => checks(&root, "oracle", rest, &[]),

@@ -56,6 +56,16 @@ const BANNED: &[(&str, &[&str], &str)] = &[
         "child processes start in crate host",
     ),
     ("unsafe {", &["host"], "unsafe code lives in crate host"),
+    (
+        "//! ```",
+        &["control"],
+        "only crate control runs the examples of its documentation (doctest = false elsewhere)",
+    ),
+    (
+        "/// ```",
+        &["control"],
+        "only crate control runs the examples of its documentation (doctest = false elsewhere)",
+    ),
     ("#[ignore", &[], "a test runs or does not exist"),
     ("todo!(", &[], "nothing unfinished lands"),
     ("unimplemented!(", &[], "nothing unfinished lands"),

@@ -66,6 +66,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // What parts under test log is seen with RUST_LOG.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let outcome = match Args::parse().command {
         Command::Oracle { dir, only } => oracle::run(&dir, only.as_deref()),
         Command::Trial { name } => trial::run(&name).map(|()| true),

@@ -13,6 +13,7 @@ mod error;
 pub mod launch;
 pub mod ledger;
 pub mod loops;
+pub mod memory;
 pub mod mounts;
 pub mod network;
 pub mod power;

@@ -170,8 +170,8 @@ pub async fn remove_unused(shared: &Shared) -> u64 {
     freed
 }
 
-/// Removes ended containers of pods that are no longer known.
-pub async fn remove_dead_containers(shared: &Shared, known: &HashSet<String>) {
+/// Removes ended containers with their writable layers, except of pods in use, which may still want to look at them.
+pub async fn remove_dead_containers(shared: &Shared, in_use: &HashSet<String>) {
     let exited = v1::ContainerStateValue {
         state: v1::ContainerState::ContainerExited as i32,
     };
@@ -188,7 +188,7 @@ pub async fn remove_dead_containers(shared: &Shared, known: &HashSet<String>) {
     };
     for container in listed.containers {
         let uid = container.labels.get(labels::POD_UID);
-        if uid.is_some_and(|uid| !known.contains(uid)) {
+        if uid.is_some_and(|uid| !in_use.contains(uid)) {
             let _ = shared.cri.remove_container(&container.id).await;
         }
     }

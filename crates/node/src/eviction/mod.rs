@@ -343,7 +343,7 @@ impl Machine for LiveNode {
         let shared = self.shared();
         match what {
             Reclaim::DeadContainers => {
-                images::remove_dead_containers(shared, &self.manager.uids(|_| true)).await;
+                images::remove_dead_containers(shared, &self.manager.uids_in_use()).await;
             }
             Reclaim::UnusedImages => {
                 images::remove_unused(shared).await;

@@ -310,6 +310,15 @@ impl Manager {
         kept.map(|(uid, _)| uid.clone()).collect()
     }
 
+    /// UIDs of pods whose containers run or may run again.
+    pub fn uids_in_use(&self) -> HashSet<String> {
+        let entries = self.entries.lock();
+        let used = entries
+            .iter()
+            .filter(|(_, e)| !e.inbox.has_finished() && !podspec::is_over(&e.inbox.pod()));
+        used.map(|(uid, _)| uid.clone()).collect()
+    }
+
     /// All pods that have not ended.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         let entries = self.entries.lock();

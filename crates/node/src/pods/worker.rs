@@ -278,9 +278,12 @@ impl Worker {
         if view.running().next().is_some() {
             return Next::Look(Duration::from_millis(200));
         }
-        self.read_messages(&view);
-        self.report(pod, &view, true, end);
-        self.inbox.finished.send_replace(true);
+        // Told once: its containers may be removed before its object is, and a later look finds less.
+        if !self.inbox.has_finished() {
+            self.read_messages(&view);
+            self.report(pod, &view, true, end);
+            self.inbox.finished.send_replace(true);
+        }
         if matches!(end, End::Failed { .. }) {
             self.give_back(pod);
             return Next::Rest;

@@ -88,9 +88,19 @@ fn the_pod_that_fills_a_disk_goes_whichever_disk_it_is() {
                 reason == "Evicted" && message.starts_with(&expected),
                 "{reason}: {message}"
             );
-            // A writable layer stays until the pod's object goes.
-            pods.delete(name, &Default::default()).await.expect("deleted");
+            // A volume goes with the pod's end, a writable layer when the node still lacks space; the object stays.
             node_is(&nodes, "DiskPressure", "False").await;
+            let left = pods.get(name).await.expect("there").status.expect("a status");
+            let ended = left
+                .container_statuses
+                .into_iter()
+                .flatten()
+                .filter_map(|c| c.state?.terminated);
+            assert_eq!(
+                (left.phase.as_deref(), ended.count()),
+                (Some("Failed"), 1),
+                "{name} lost what was told of it"
+            );
         }
         is_unharmed(&pods, "modest").await;
         agent.stop().await;
@@ -128,7 +138,6 @@ fn on_one_disk_the_thresholds_of_images_are_not_looked_at() {
             reason == "Evicted" && message.starts_with(expected),
             "{reason}: {message}"
         );
-        pods.delete("layer", &Default::default()).await.expect("deleted");
         node_is(&nodes, "DiskPressure", "False").await;
         is_unharmed(&pods, "modest").await;
         agent.stop().await;

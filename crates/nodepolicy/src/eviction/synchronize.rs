@@ -107,10 +107,11 @@ pub async fn synchronize(
     for what in reclaims {
         machine.reclaim(*what).await;
     }
+    // Measured before the second look: that takes a while, in which a victim's space may have come back.
+    let pods = machine.pods(Wanted::All(threshold.signal)).await;
     if !reclaims.is_empty() && is_enough(&thresholds, &machine.look().await.1) {
         return Vec::new();
     }
-    let pods = machine.pods(Wanted::All(threshold.signal)).await;
     let chosen = choose(&threshold, layout, &seen, pods, rules.max_grace_seconds);
     chosen
         .into_iter()

@@ -37,7 +37,7 @@ const EVENTS: usize = 50;
 const LISTS: usize = 10;
 const SELECTED_LISTS: usize = 200;
 /// Time to settle before idle memory is read.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(10);
 const MB: f64 = 1e6;
 
 /// Measures everything, in a temporary directory ($TMPDIR must be on a disk, not in memory).

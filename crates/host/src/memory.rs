@@ -1,0 +1,130 @@
+//! Memory of this process that only its start needed.
+//!
+//! A long-running command touches far more of the program while it starts than afterwards: argument parsing, TLS set-up, tables
+//! that are built once. Those pages stay mapped, and count as resident, until the kernel is short of memory. They are clean
+//! pages of a file, so that giving them back costs nothing but a minor fault for each that is used again.
+
+use std::io;
+
+/// A part of this process's address space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mapping {
+    start: usize,
+    end: usize,
+    writable: bool,
+    file: String,
+    /// Pages that are no longer the file's.
+    own_bytes: usize,
+}
+
+fn mapping(line: &str) -> Option<Mapping> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let permissions = words.next()?;
+    let file = words.skip(3).collect::<Vec<_>>().join(" ");
+    Some(Mapping {
+        start: usize::from_str_radix(start, 16).ok()?,
+        end: usize::from_str_radix(end, 16).ok()?,
+        writable: permissions.contains('w'),
+        file,
+        own_bytes: 0,
+    })
+}
+
+/// Reads the text of `/proc/PID/smaps`.
+fn mappings(smaps: &str) -> Vec<Mapping> {
+    let mut found: Vec<Mapping> = Vec::new();
+    for line in smaps.lines() {
+        let key = line.split_ascii_whitespace().next().unwrap_or("");
+        if !key.ends_with(':') {
+            found.extend(mapping(line));
+        } else if key == "Anonymous:"
+            && let Some(last) = found.last_mut()
+        {
+            let amount = line.split_ascii_whitespace().nth(1);
+            // What cannot be read counts as ours: it is left alone.
+            last.own_bytes = amount.and_then(|n| n.parse().ok()).unwrap_or(1);
+        }
+    }
+    found
+}
+
+/// Gives the kernel back what is resident of the program's own file and unchanged, and what the allocator holds free.
+/// What is used again is mapped again from the page cache. Returns the bytes of address space that were given back.
+///
+/// # Errors
+/// When `/proc` cannot be read or the kernel refuses.
+pub fn release_unused() -> io::Result<usize> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let program = program.to_string_lossy();
+    let smaps = std::fs::read_to_string("/proc/self/smaps")?;
+    let clean = |m: &Mapping| !m.writable && m.own_bytes == 0 && m.file == program;
+    let mut released = 0;
+    for part in mappings(&smaps).into_iter().filter(clean) {
+        let length = part.end - part.start;
+        // SAFETY: the program's own file stays mapped where it is for as long as the process lives; this part is not writable
+        // and has no page of its own, so that every page comes back from the file as it was.
+        let done = unsafe { libc::madvise(part.start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        released += length;
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes the allocator's own locks and touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    Ok(released)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+55f0a0000000-55f0a0100000 r--p 00000000 fe:00 123 /usr/bin/a program (deleted)
+Size:               1024 kB
+Rss:                 512 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+55f0a0100000-55f0a0200000 r--p 00100000 fe:00 123 /usr/bin/a program (deleted)
+Anonymous:            16 kB
+7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0
+Anonymous:             4 kB
+";
+
+    #[test]
+    fn mappings_are_read_with_what_is_no_longer_the_files() {
+        let found = mappings(SMAPS);
+        let told: Vec<(usize, bool, &str, usize)> = found
+            .iter()
+            .map(|m| (m.end - m.start, m.writable, m.file.as_str(), m.own_bytes))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (0x100000, false, "/usr/bin/a program (deleted)", 0),
+                (0x100000, false, "/usr/bin/a program (deleted)", 16),
+                (0x1000, true, "", 4),
+            ]
+        );
+    }
+
+    /// Kilobytes resident of the program's file.
+    fn resident_of_files() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("RssFile:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn pages_are_given_back_and_come_again() {
+        let before = resident_of_files();
+        let released = release_unused().unwrap();
+        let after = resident_of_files();
+        assert!(released > 0 && after < before, "{released}: {before} -> {after}");
+        // The program goes on: what it needs is mapped anew.
+        assert_eq!(mappings(SMAPS).len(), 3);
+    }
+}
