@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use mainstay_base::clock::SystemClock;
@@ -10,8 +10,23 @@ use mainstay_node::cri::Cri;
 use mainstay_node::{KubeletConfiguration, NodeConfig, Settings};
 use tokio_util::sync::CancellationToken;
 
-/// One containerd at a time: two cores carry no more.
-static TURN: Mutex<()> = Mutex::new(());
+/// Two machines at a time: most of a test is waiting, and two cores carry no more.
+static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+
+/// Waits for the turn that is free first.
+fn turn() -> MutexGuard<'static, ()> {
+    loop {
+        for turn in &TURNS {
+            match turn.try_lock() {
+                Ok(held) => return held,
+                // A test that failed held it.
+                Err(TryLockError::Poisoned(held)) => return held.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 pub const BUSYBOX: &str = "mainstay.local/busybox:1";
 
@@ -48,7 +63,7 @@ pub fn on_machine_with<F>(prepare: impl FnOnce(&Path) + Send, test: F)
 where
     F: AsyncFnOnce(&Machine) + Send,
 {
-    let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let turn = turn();
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let name = format!("mnode-{}-{count}", std::process::id());
