@@ -1,5 +1,6 @@
 //! The container runtime behind one unix socket: a thin client of CRI v1, each call with its deadline.
 
+mod containerd;
 pub mod logs;
 #[rustfmt::skip]
 pub mod runtime_v1;
@@ -111,6 +112,53 @@ pub fn unix_channel(path: &Path) -> Result<Channel, CriError> {
 pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    channel: Channel,
+}
+
+/// Containers and sandboxes that end, as the runtime tells of them.
+#[derive(Debug)]
+pub struct Ends(Told);
+
+/// In whose words.
+#[derive(Debug)]
+enum Told {
+    Cri(tonic::Streaming<v1::ContainerEventResponse>),
+    Containerd(tonic::Streaming<containerd::Envelope>),
+}
+
+impl Ends {
+    /// The id of the next container or sandbox that has ended or was removed; a listing may show it running for another
+    /// moment.
+    ///
+    /// # Errors
+    /// When the stream breaks or ends: what happens from now on is not told.
+    pub async fn next(&mut self) -> Result<String, CriError> {
+        loop {
+            let (call, next) = match &mut self.0 {
+                Told::Cri(stream) => (EVENTS, stream.message().await.map(|m| m.map(ended))),
+                Told::Containerd(stream) => (SUBSCRIBE, stream.message().await.map(|m| m.map(|e| e.ended()))),
+            };
+            let gone = || Status::unavailable("the stream of events has ended");
+            match next.and_then(|told| told.ok_or_else(gone)) {
+                Ok(Some(id)) => return Ok(id),
+                Ok(None) => {}
+                Err(status) => return Err(Cri::call_error(call)(status)),
+            }
+        }
+    }
+}
+
+const EVENTS: &str = "GetContainerEvents";
+const SUBSCRIBE: &str = "Subscribe";
+
+/// The container or sandbox that has ended with an event.
+fn ended(event: v1::ContainerEventResponse) -> Option<String> {
+    let kind = v1::ContainerEventType::try_from(event.container_event_type);
+    let ends = matches!(
+        kind,
+        Ok(v1::ContainerEventType::ContainerStoppedEvent | v1::ContainerEventType::ContainerDeletedEvent)
+    );
+    ends.then_some(event.container_id)
 }
 
 /// One unary method of a service: name here, name there, types, deadline.
@@ -174,7 +222,8 @@ impl Cri {
         let channel = unix_channel(&socket_path(endpoint))?;
         Ok(Cri {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            channel,
         })
     }
 
@@ -328,19 +377,25 @@ impl Cri {
         Ok(answer.map_err(Self::call_error("ExecSync"))?.into_inner())
     }
 
-    /// Subscribes to container events.
+    /// Subscribes to the ends of containers and sandboxes: by the CRI's events, else by containerd's own. A runtime that
+    /// has either may answer only with the first event.
     ///
     /// # Errors
-    /// [`CriError::is_unimplemented`] on runtimes without them (containerd 1.6): list periodically instead.
-    pub async fn events(&self) -> Result<tonic::Streaming<v1::ContainerEventResponse>, CriError> {
-        let answer = self
+    /// [`CriError::is_unimplemented`] on runtimes that have neither: list periodically instead.
+    pub async fn ends(&self) -> Result<Ends, CriError> {
+        let events = self
             .runtime
             .clone()
             .get_container_events(v1::GetEventsRequest {})
             .await;
-        Ok(answer
-            .map_err(Self::call_error("GetContainerEvents"))?
-            .into_inner())
+        match events {
+            Ok(stream) => return Ok(Ends(Told::Cri(stream.into_inner()))),
+            Err(status) if status.code() == Code::Unimplemented => {}
+            Err(status) => return Err(Self::call_error(EVENTS)(status)),
+        }
+        let stream = containerd::subscribe(self.channel.clone()).await;
+        let stream = stream.map_err(Self::call_error(SUBSCRIBE))?;
+        Ok(Ends(Told::Containerd(stream)))
     }
 
     /// Looks up a local image; `None` when it is not there.

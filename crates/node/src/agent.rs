@@ -30,10 +30,13 @@ use crate::own_node::OwnNode;
 use crate::pods::allocations::Allocations;
 use crate::pods::manager::Manager;
 use crate::pods::source;
+use crate::pods::turn::Turns;
+use crate::pods::watch;
 use crate::podspec::runtime_config::{NodeSide, Resolver};
 use crate::podspec::security;
 use crate::pressure::PressureCell;
 use crate::register::{StatusWriter, register};
+use crate::repeated::Repeated;
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
@@ -110,8 +113,9 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     let queue = manager.queue.clone();
     let api = shared.api.clone();
     parts.spawn(keep_status(shared.clone()));
-    parts.spawn(async move { queue.run(api).await });
-    parts.spawn(manager.clone().watch_runtime());
+    let repeated = Repeated::new(shared.clock.clone());
+    parts.spawn(async move { queue.run(api, repeated).await });
+    parts.spawn(watch::keep(manager.clone()));
     parts.spawn(source::follow_api(manager.clone()));
     parts.spawn(source::follow_folder(manager.clone()));
     parts.spawn(logs::rotate::keep(shared.clone()));
@@ -170,6 +174,7 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
     let numa = numa::Manager::of(kubelet, numa::Nodes::read(Path::new("/sys/devices/system/node")))
         .map_err(|why| AgentError::Topology { why })?;
     Ok(Shared {
+        starts: Turns::new(facts.cpus),
         pulls: kubelet.parallel_pulls().map(tokio::sync::Semaphore::new),
         allocations: Allocations::new(&settings.dirs.root),
         numa,
@@ -269,6 +274,7 @@ fn make_folder(path: &std::path::Path) -> Result<(), AgentError> {
 
 /// Registers the node and keeps its status true.
 async fn keep_status(shared: Arc<Shared>) {
+    let repeated = Repeated::new(shared.clock.clone());
     loop {
         let client = shared.api.joined().await;
         match register(&client, &shared.settings).await {
@@ -278,10 +284,13 @@ async fn keep_status(shared: Arc<Shared>) {
                 shared.events.set(recorder);
                 let mut writer = StatusWriter::registered(&node);
                 shared.own_node.set(node);
-                keep_registered(&shared, &mut writer).await;
+                repeated.works();
+                keep_registered(&shared, &mut writer, &repeated).await;
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "could not register the node");
+                if let Some(failures) = repeated.fails() {
+                    tracing::warn!(error = chain(&error), failures, "could not register the node");
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -289,7 +298,7 @@ async fn keep_status(shared: Arc<Shared>) {
 }
 
 /// Writes the status when it changes; returns when the Node object is gone.
-async fn keep_registered(shared: &Shared, writer: &mut StatusWriter) {
+async fn keep_registered(shared: &Shared, writer: &mut StatusWriter, repeated: &Repeated) {
     let kubelet = &shared.settings.kubelet;
     let name = shared.settings.node_name();
     let mut was_ready = false;
@@ -305,9 +314,18 @@ async fn keep_registered(shared: &Shared, writer: &mut StatusWriter) {
         let written = writer.write(&client, name, &seen, every, shared.clock.now());
         match written.await {
             Err(kube::Error::Api(status)) if status.code == 404 => return,
-            Err(error) => tracing::warn!(error = chain(&error), "could not write the node's status"),
+            Err(error) => {
+                if let Some(failures) = repeated.fails() {
+                    tracing::warn!(
+                        error = chain(&error),
+                        failures,
+                        "could not write the node's status"
+                    );
+                }
+            }
             Ok(None) => {}
             Ok(Some(written)) => {
+                repeated.works();
                 for reason in &written.events {
                     let text = format!("Node {name} status is now: {reason}");
                     shared.events.node(name, EventKind::Normal, reason, text);

@@ -18,6 +18,7 @@ use crate::facts::Facts;
 use crate::fetch::Fetcher;
 use crate::own_node::OwnNode;
 use crate::pods::allocations::Allocations;
+use crate::pods::turn::Turns;
 use crate::podspec::runtime_config::NodeSide;
 use crate::pressure::PressureCell;
 use crate::runtime_health::RuntimeHealth;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub shutting_down: AtomicBool,
     /// Device plug-ins and who has which device.
     pub devices: Arc<DevicePlugins>,
+    /// Turns to start sandboxes and containers.
+    pub starts: Turns,
     /// Turns to pull an image; `None`: nobody waits.
     pub pulls: Option<tokio::sync::Semaphore>,
     /// What pods were given.

@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::api::ApiHandle;
 use crate::podspec;
 use crate::podspec::env::service_variables;
+use crate::repeated::Repeated;
 use crate::volumes::content::{Objects, TokenKey, token_key};
 
 /// How long an answer counts as fresh.
@@ -124,12 +125,14 @@ pub struct Fetcher {
     services: Cache<String, BTreeMap<String, String>>,
     handlers: Cache<String, String>,
     tokens: Mutex<HashMap<(String, TokenKey), Token>>,
+    no_token: Repeated,
 }
 
 impl Fetcher {
     /// Makes an empty fetcher.
     pub fn new(api: ApiHandle, clock: SharedClock) -> Self {
         Fetcher {
+            no_token: Repeated::new(clock.clone()),
             api,
             clock,
             config_maps: Mutex::default(),
@@ -242,16 +245,17 @@ impl Fetcher {
         let status = match asked {
             Ok(Ok(request)) => request.status?,
             failed => {
-                if let Ok(Err(error)) = failed {
-                    tracing::warn!(
-                        error = mainstay_base::error::chain(&error),
-                        "could not get a service account token"
-                    );
+                if let Ok(Err(error)) = failed
+                    && let Some(failures) = self.no_token.fails()
+                {
+                    let error = mainstay_base::error::chain(&error);
+                    tracing::warn!(error, failures, "could not get a service account token");
                 }
                 let tokens = self.tokens.lock();
                 return tokens.get(&held).map(|t| t.text.clone());
             }
         };
+        self.no_token.works();
         let now = self.clock.now().as_second();
         let ends = status.expiration_timestamp.map_or(now, |t| t.0.as_second());
         let life = (ends - now).clamp(0, 30 * 3600);

@@ -9,6 +9,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use mainstay_base::clock::SharedClock;
 
 use crate::api::ApiHandle;
+use crate::repeated::Repeated;
 
 /// The namespace of all nodes' Leases.
 pub const NAMESPACE: &str = "kube-node-lease";
@@ -82,11 +83,15 @@ pub async fn keep(api: ApiHandle, name: String, seconds: i32, clock: SharedClock
     let period = Duration::from_secs(seconds.max(4) as u64) / 4;
     let mut held = None;
     let mut failures = 0;
+    let repeated = Repeated::new(clock.clone());
     loop {
         let client = api.joined().await;
         let attempt = renew_once(&client, &mut held, &name, seconds, &clock);
         let pause = match tokio::time::timeout(period, attempt).await {
             Ok(Ok(())) => {
+                if let Some(failures) = repeated.works() {
+                    tracing::warn!(failures, "the node's lease is renewed again");
+                }
                 failures = 0;
                 period
             }
@@ -97,7 +102,9 @@ pub async fn keep(api: ApiHandle, name: String, seconds: i32, clock: SharedClock
                     |_| "no answer in time".to_owned(),
                     |r| r.map_or_else(|e| e.to_string(), |()| String::new()),
                 );
-                tracing::warn!(why, failures, "could not renew the node's lease");
+                if repeated.fails().is_some() {
+                    tracing::warn!(why, failures, "could not renew the node's lease");
+                }
                 if failures <= QUICK_TRIES {
                     Duration::from_millis(200) * failures
                 } else {

@@ -21,6 +21,7 @@ pub mod pods;
 pub mod pressure;
 pub mod probes;
 pub mod register;
+pub mod repeated;
 pub mod runtime_health;
 pub mod server;
 pub mod settings;

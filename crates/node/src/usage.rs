@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -124,6 +125,52 @@ pub fn of_cgroups(shared: &Shared, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
             containers: Vec::new(),
         })
         .collect()
+}
+
+/// Longest wait for the names of containers while memory is short.
+const NAMES_LIMIT: Duration = Duration::from_millis(300);
+
+/// Memory of all given pods and of their containers, from cgroups alone: the runtime's account of a full node takes longer
+/// than memory may be short.
+pub async fn of_memory(shared: &Shared, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
+    let Some(tree) = &shared.cgroups else {
+        return of_pods(shared, pods).await;
+    };
+    let filter = v1::ContainerFilter {
+        state: Some(v1::ContainerStateValue {
+            state: v1::ContainerState::ContainerRunning as i32,
+        }),
+        ..Default::default()
+    };
+    let listed = shared
+        .cri
+        .list_containers(v1::ListContainersRequest { filter: Some(filter) });
+    let listed = tokio::time::timeout(NAMES_LIMIT, listed).await;
+    let listed = listed.ok().and_then(Result::ok).unwrap_or_default().containers;
+    let mut by_uid: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    for mut container in listed {
+        let uid = container.labels.remove(labels::POD_UID);
+        if let (Some(uid), Some(metadata)) = (uid, container.metadata) {
+            by_uid.entry(uid).or_default().push((container.id, metadata.name));
+        }
+    }
+    let mut all = of_cgroups(shared, pods);
+    for usage in &mut all {
+        let uid = podspec::uid(&usage.pod);
+        let path = tree.pod_path(qos::class(&usage.pod), uid);
+        let named = by_uid.remove(uid).unwrap_or_default();
+        let container = |(id, name): (String, String)| {
+            let used = tree.usage_of_container(&path, &id)?;
+            Some(ContainerUsage {
+                name,
+                working_set_bytes: used.working_set_bytes,
+                memory_bytes: used.memory_bytes,
+                ..Default::default()
+            })
+        };
+        usage.containers = named.into_iter().filter_map(container).collect();
+    }
+    all
 }
 
 /// Usage of all given pods with their containers.

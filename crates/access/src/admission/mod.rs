@@ -11,6 +11,7 @@ mod pod_security;
 mod priority;
 mod quota;
 mod rbac;
+mod runtime_class;
 mod service_account;
 mod webhooks;
 
@@ -85,6 +86,7 @@ impl Chain {
             ("DefaultTolerationSeconds", Arc::new(defaults::TOLERATION_SECONDS)),
             ("PodTolerationRestriction", Arc::new(defaults::MEMORY_PRESSURE)),
             ("DefaultStorageClass", Arc::new(defaults::STORAGE_CLASS)),
+            ("RuntimeClass", Arc::new(runtime_class::RuntimeClass)),
             ("DefaultIngressClass", Arc::new(defaults::INGRESS_CLASS)),
             (
                 "Certificates",

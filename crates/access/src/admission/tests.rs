@@ -476,3 +476,44 @@ async fn a_dead_webhook_follows_its_policy() {
         500
     );
 }
+
+#[tokio::test]
+async fn a_pod_gets_the_overhead_of_its_runtime_class_and_goes_where_that_runs() {
+    let setup = setup();
+    setup.world.put(
+        "node.k8s.io/runtimeclasses",
+        json!({"metadata": {"name": "vm"}, "handler": "kata", "overhead": {"podFixed": {"memory": "120Mi", "cpu": "250m"}},
+            "scheduling": {"nodeSelector": {"kvm": "yes"}, "tolerations": [{"key": "vm", "operator": "Exists"}]}}),
+    );
+    let done = setup.create("a", pod(json!({"runtimeClassName": "vm"}))).await;
+    let spec = done.expect("admitted").object["spec"].clone();
+    assert_eq!(spec["overhead"], json!({"memory": "120Mi", "cpu": "250m"}));
+    assert_eq!(spec["nodeSelector"], json!({"kvm": "yes"}));
+    assert!(items(&spec["tolerations"]).any(|t| t["key"] == "vm"));
+
+    let same = json!({"runtimeClassName": "vm", "overhead": {"memory": "122880Ki", "cpu": "0.25"}});
+    setup.create("a", pod(same)).await.expect("the same amounts");
+    let refusal = async |spec: Value| setup.create("a", pod(spec)).await.expect_err("refused").message;
+    let cases = [
+        (
+            json!({"runtimeClassName": "none"}),
+            "pod rejected: RuntimeClass \"none\" not found",
+        ),
+        (
+            json!({"runtimeClassName": "vm", "overhead": {"cpu": "1"}}),
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            json!({"overhead": {"cpu": "1"}}),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            json!({"runtimeClassName": "vm", "nodeSelector": {"kvm": "no"}}),
+            "conflict: runtimeClass.scheduling.nodeSelector[kvm] = yes; pod.spec.nodeSelector[kvm] = no",
+        ),
+    ];
+    for (spec, why) in cases {
+        let message = refusal(spec).await;
+        assert!(message.ends_with(why), "{message}");
+    }
+}

@@ -29,7 +29,7 @@ pub fn enter(arguments: &[&str]) -> Result<String> {
         .stderr(Stdio::inherit())
         .output()
         .context("unshare")?;
-    world::remove_cgroups()?;
+    world::remove_cgroups(folder.path())?;
     if !output.status.success() {
         bail!("checks {}: {}", arguments.join(" "), output.status);
     }

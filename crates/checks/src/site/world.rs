@@ -16,8 +16,12 @@ use serde_json::{Value, json};
 
 use crate::bench::up::{Process, binary, client, free_port, ready, server, until_file, used};
 
-/// The cgroup below which everything is.
-pub const CGROUP: &str = "mainstay-checks";
+/// The cgroup below which everything of the run in this folder is.
+pub fn cgroup(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    format!("mainstay-checks-{}", name.trim_start_matches('.'))
+}
+
 /// The node's name.
 pub const NODE: &str = "n1";
 /// The image of all pods.
@@ -53,9 +57,10 @@ fn sh(script: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups of this and of broken earlier runs.
-pub fn remove_cgroups() -> Result<()> {
-    let names = format!("/sys/fs/cgroup/{CGROUP} /sys/fs/cgroup/*/{CGROUP}");
+/// Removes the cgroups of the run in this folder.
+pub fn remove_cgroups(folder: &Path) -> Result<()> {
+    let group = cgroup(folder);
+    let names = format!("/sys/fs/cgroup/{group} /sys/fs/cgroup/*/{group}");
     sh(&format!(
         "for h in {names}; do if [ -d $h ]; then find $h -depth -type d -exec rmdir {{}} + 2>/dev/null || true; fi; done"
     ))
@@ -128,10 +133,10 @@ async fn start_containerd(folder: &Path) -> Result<Process> {
 }
 
 /// The agent's configuration.
-fn configuration(more: &Value) -> Value {
+fn configuration(folder: &Path, more: &Value) -> Value {
     let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": ENDPOINT, "cgroupRoot": format!("/{CGROUP}"), "port": 0, "healthzPort": 0,
+        "containerRuntimeEndpoint": ENDPOINT, "cgroupRoot": format!("/{}", cgroup(folder)), "port": 0, "healthzPort": 0,
         "maxPods": 120,
         // The disk is the computer's: how full it is must not decide.
         "evictionHard": {"memory.available": "100Mi"},
@@ -236,7 +241,7 @@ impl World {
         }
         let (join, config) = (self.folder.join("join.json"), self.folder.join("kubelet.json"));
         std::fs::write(&join, self.join()?.to_string())?;
-        std::fs::write(&config, configuration(more).to_string())?;
+        std::fs::write(&config, configuration(&self.folder, more).to_string())?;
         let mut log = std::fs::OpenOptions::new();
         let log = log
             .create(true)

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::runtime::{Running, running, sandboxes};
 use super::{LIMIT, create, in_full, pod, until, until_running};
-use crate::site::world::{CGROUP, World};
+use crate::site::world::{World, cgroup};
 
 /// Pods that live through all of it.
 const STEADY: usize = 3;
@@ -55,7 +55,7 @@ pub async fn run(mut world: World) -> Result<()> {
     eprintln!("trial kill: {changes} pods were created or deleted meanwhile");
     ensure!(changes >= rounds, "only {changes} changes in {rounds} rounds");
     until("what runs is what the API says", LIMIT, async || {
-        agree(&pods, &cri).await
+        agree(&pods, &cri, world.folder()).await
     })
     .await?;
     ensure!(
@@ -72,7 +72,10 @@ pub async fn run(mut world: World) -> Result<()> {
         pods.delete(name, &DeleteParams::default().grace_period(1))
             .await?;
     }
-    until("nothing is left", LIMIT, async || agree(&pods, &cri).await).await
+    until("nothing is left", LIMIT, async || {
+        agree(&pods, &cri, world.folder()).await
+    })
+    .await
 }
 
 async fn steady(cri: &Cri) -> Result<Vec<(String, Running)>> {
@@ -106,7 +109,7 @@ async fn churn(pods: Api<Pod>, stop: Arc<AtomicBool>, mut random: fastrand::Rng)
 }
 
 /// Compares the API's pods with the runtime, the cgroups and the folders of pods.
-async fn agree(pods: &Api<Pod>, cri: &Cri) -> Result<()> {
+async fn agree(pods: &Api<Pod>, cri: &Cri, folder: &Path) -> Result<()> {
     let mut wanted = BTreeSet::new();
     for pod in pods.list(&ListParams::default()).await?.items {
         let name = pod.metadata.name.clone().unwrap_or_default();
@@ -125,7 +128,7 @@ async fn agree(pods: &Api<Pod>, cri: &Cri) -> Result<()> {
     ensure!(running == wanted, "running {running:?}, wanted {wanted:?}");
     let ready: BTreeSet<String> = sandboxes(cri).await?.into_keys().collect();
     ensure!(ready == wanted, "sandboxes of {ready:?}, wanted {wanted:?}");
-    let groups = format!("/sys/fs/cgroup/memory/{CGROUP}/kubepods/besteffort");
+    let groups = format!("/sys/fs/cgroup/memory/{}/kubepods/besteffort", cgroup(folder));
     let groups = names(Path::new(&groups), "pod");
     ensure!(groups == wanted, "cgroups of {groups:?}, wanted {wanted:?}");
     let folders = names(Path::new("/var/lib/kubelet/pods"), "");

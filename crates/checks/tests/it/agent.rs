@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::tools::{mainstay, run};
 
-/// One at a time: both use the same cgroup.
+/// One at a time: two cores carry no more.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn trial(name: &str) {

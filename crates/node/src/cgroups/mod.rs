@@ -347,6 +347,18 @@ impl CgroupTree {
         }
     }
 
+    /// Reads the usage of a container below its pod's cgroup, which the runtime names after the container's id.
+    pub fn usage_of_container(&self, pod: &str, id: &str) -> Option<Usage> {
+        let plain = format!("{pod}/{id}");
+        self.usage(&plain).or_else(|| {
+            let controller = if self.v2 { "" } else { "memory" };
+            let folder = self.mount.join(controller).join(pod.trim_start_matches('/'));
+            let mut names = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.file_name());
+            let named = names.find(|name| name.to_string_lossy().contains(id))?;
+            self.usage(&format!("{pod}/{}", named.to_string_lossy()))
+        })
+    }
+
     fn usage_v1(&self, path: &str) -> Option<Usage> {
         let memory_bytes = self.number(path, "memory", "memory.usage_in_bytes")?;
         let stat = self.read(path, "memory", "memory.stat").unwrap_or_default();
@@ -445,6 +457,49 @@ mod tests {
             "1048576"
         );
         assert_eq!(read("pids/kubepods/burstable/podu/pids.max"), "64");
+    }
+
+    #[test]
+    fn hugepages_are_limited_where_the_kernel_counts_them() {
+        let limits = PodCgroup {
+            hugepages: BTreeMap::from([(2 << 20, 64 << 20), (1 << 30, 1 << 30)]),
+            ..Default::default()
+        };
+        // 1 GiB pages are not counted by this kernel.
+        let made = |dir: &Path, file: &str| {
+            std::fs::create_dir_all(dir).expect("made");
+            std::fs::write(dir.join(file), "").expect("written");
+        };
+        let (dir, tree) = v1();
+        let group = dir.path().join("hugetlb/kubepods/burstable/podu");
+        made(&group, "hugetlb.2MB.limit_in_bytes");
+        tree.ensure_pod(Class::Burstable, "u", &limits).expect("limited");
+        let read = |group: &Path, file: &str| std::fs::read_to_string(group.join(file)).ok();
+        assert_eq!(
+            read(&group, "hugetlb.2MB.limit_in_bytes").as_deref(),
+            Some("67108864")
+        );
+        assert_eq!(read(&group, "hugetlb.1GB.limit_in_bytes"), None);
+
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory hugetlb").expect("written");
+        let tree = CgroupTree::new(dir.path(), "", Naming::Cgroupfs);
+        let group = dir.path().join("kubepods/burstable/podu");
+        made(&group, "hugetlb.2MB.max");
+        tree.ensure_pod(Class::Burstable, "u", &limits).expect("limited");
+        assert_eq!(read(&group, "hugetlb.2MB.max").as_deref(), Some("67108864"));
+    }
+
+    #[test]
+    fn a_containers_cgroup_is_found_by_its_id_however_the_runtime_names_it() {
+        let (dir, tree) = v1();
+        for (name, bytes) in [("c1", "10"), ("cri-containerd-c2.scope", "20")] {
+            let group = dir.path().join("memory/kubepods/podu").join(name);
+            std::fs::create_dir_all(&group).expect("made");
+            std::fs::write(group.join("memory.usage_in_bytes"), bytes).expect("written");
+        }
+        let used = |id: &str| Some(tree.usage_of_container("/kubepods/podu", id)?.memory_bytes);
+        assert_eq!((used("c1"), used("c2"), used("c3")), (Some(10), Some(20), None));
     }
 
     #[test]

@@ -42,7 +42,8 @@ fn sockets(table: &str) -> impl Iterator<Item = (u16, u64)> {
 }
 
 fn tables(proc: &Path) -> Vec<String> {
-    let read = |name: &&str| std::fs::read_to_string(proc.join("net").join(name)).ok();
+    // `net` is that of the process's first thread, which need not be where the work is done.
+    let read = |name: &&str| std::fs::read_to_string(proc.join("thread-self/net").join(name)).ok();
     TABLES.iter().filter_map(read).collect()
 }
 
@@ -113,7 +114,7 @@ mod tests {
         };
         // 8000 and 8001 are of the range, 1F90 is not; one port has two sockets, one a socket that nobody owns any more.
         let rows = [row("8000", 11), row("8000", 12), row("8001", 0), row("1F90", 13)].concat();
-        write("net/tcp", &format!("{head}{rows}"));
+        write("thread-self/net/tcp", &format!("{head}{rows}"));
         let fds = dir.path().join("7/fd");
         std::fs::create_dir_all(&fds).expect("made");
         for (name, target) in [("0", "socket:[11]"), ("1", "socket:[99]"), ("2", "/dev/null")] {

@@ -20,7 +20,7 @@ use crate::pods::manager::Manager;
 use crate::pods::worker::End;
 use crate::podspec;
 use crate::pressure::Pressure;
-use crate::usage::{PodUsage, of_cgroups, of_pods};
+use crate::usage::{PodUsage, of_cgroups, of_memory, of_pods};
 use alarm::Alarm;
 use decide::{Eviction, Memory, Observation, Observations};
 use rank::{ContainerUse, FsUse, PodUse, VolumeUse};
@@ -32,6 +32,12 @@ const FULL_LOOK: Duration = Duration::from_secs(10);
 /// Time between looks at memory alone, one small file a mark: for kernels without alarms, and for page cache that shrinks,
 /// which moves the mark.
 const QUICK_LOOK: Duration = Duration::from_millis(250);
+/// The same while memory is nearly short.
+const QUICKEST_LOOK: Duration = Duration::from_millis(20);
+/// What is left of memory when it is nearly short: what may be taken between two ordinary looks.
+const NEAR: i64 = 512 << 20;
+/// How fast memory may be taken.
+const FASTEST_MIB_A_MILLISECOND: u64 = 2;
 /// Time between full looks while memory is short and no pod can be evicted.
 const FRUITLESS: Duration = Duration::from_secs(1);
 /// Longest wait for a victim's end before the next pass.
@@ -79,8 +85,14 @@ pub async fn keep(manager: Arc<Manager>) {
             };
             alarms = Arc::new(node.marks.iter().filter_map(|mark| node.alarm(mark)).collect());
         }
-        alarm::wait(&alarms, QUICK_LOOK).await;
+        alarm::wait(&alarms, node.pause()).await;
     }
+}
+
+/// How long memory takes to become short when pods take it as fast as a machine gives it.
+fn time_left(bytes: i64) -> Duration {
+    let left = Duration::from_millis(u64::try_from(bytes >> 20).unwrap_or(0) / FASTEST_MIB_A_MILLISECOND);
+    left.clamp(QUICKEST_LOOK, QUICK_LOOK)
 }
 
 /// A hard threshold of memory: which cgroup, what it may use, what must be left of that.
@@ -160,6 +172,23 @@ impl LiveNode {
 
     fn memory_is_short(&self) -> bool {
         self.marks.iter().any(|mark| self.is_short(mark))
+    }
+
+    /// How long memory need not be looked at.
+    fn pause(&self) -> Duration {
+        let Some(tree) = &self.shared().cgroups else {
+            return QUICK_LOOK;
+        };
+        let left = |mark: &Mark| {
+            let in_use = tree.memory_in_use(&mark.path).or_else(machine_in_use)? as i64;
+            if mark.capacity - in_use - mark.wanted > NEAR {
+                return None;
+            }
+            let used = tree.usage(&mark.path)?.working_set_bytes as i64;
+            Some(mark.capacity - used - mark.wanted)
+        };
+        let nearest = self.marks.iter().filter_map(left).min();
+        nearest.map_or(QUICK_LOOK, time_left)
     }
 
     /// Whether a hard threshold is crossed. Reads the cheap number first: what is in use can only be more than what
@@ -260,7 +289,7 @@ impl LiveNode {
     }
 
     fn active(&self) -> Vec<Arc<Pod>> {
-        let mut pods = self.manager.pods();
+        let mut pods = self.manager.pods_as_given();
         pods.retain(|p| !self.manager.is_ending(podspec::uid(p)));
         pods
     }
@@ -329,6 +358,7 @@ impl Machine for LiveNode {
         }
         let usages = match wanted {
             Wanted::All(Signal::Pids) => of_cgroups(shared, pods),
+            Wanted::All(Signal::Memory | Signal::AllocatableMemory) => of_memory(shared, pods).await,
             Wanted::All(signal) if self.counts_layers(signal) => self.measured_anew(pods).await,
             _ => of_pods(shared, pods).await,
         };

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use mainstay_control::events::EventKind;
 
 use super::images::{self, PullBackoff, Waiting};
+use super::turn::Turn;
 use crate::context::Shared;
 use crate::cri::runtime_v1 as v1;
 use crate::devices::{self, api::DeviceSpec};
@@ -260,10 +261,15 @@ impl StartContext<'_> {
     ///
     /// # Errors
     /// Why the container waits; events say the same.
-    pub async fn start(&self, container: &Container, attempt: u32) -> Result<(), Waiting> {
+    pub async fn start(
+        &self,
+        container: &Container,
+        attempt: u32,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Waiting> {
         let (shared, pod) = (self.shared, self.pod);
         let sandbox_config = sandbox_config(shared, pod, self.sandbox.attempt);
-        let image = images::ensure(shared, pod, container, &sandbox_config, self.pulls).await?;
+        let image = images::ensure(shared, pod, container, &sandbox_config, self.pulls, turn).await?;
         let failed = |reason: &'static str, message: String| {
             shared.events.container(
                 pod,
@@ -311,6 +317,7 @@ impl StartContext<'_> {
             .map_err(|e| failed("RunContainerError", e.message()))?;
         event("Started", "Started");
         self.link_log(container, &id, &log_path);
+        turn.pause();
         self.post_start(container, &id).await
     }
 

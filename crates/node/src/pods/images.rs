@@ -6,6 +6,7 @@ use mainstay_nodepolicy::pods::keyring::Keyring;
 pub use mainstay_nodepolicy::pods::pull::{PullBackoff, Waiting};
 use mainstay_nodepolicy::pods::pull::{policy, with_tag};
 
+use super::turn::Turn;
 use crate::context::Shared;
 use crate::cri::{image_spec, runtime_v1 as v1};
 use crate::podspec;
@@ -48,6 +49,7 @@ pub async fn ensure(
     container: &Container,
     sandbox: &v1::PodSandboxConfig,
     backoff: &PullBackoff,
+    turn: &mut Turn<'_>,
 ) -> Result<v1::Image, Waiting> {
     let image = with_tag(container.image.as_deref().unwrap_or(""));
     let present = shared
@@ -86,12 +88,15 @@ pub async fn ensure(
     event(EventKind::Normal, "Pulling", format!("Pulling image {image:?}"));
     let asked = shared.clock.monotonic();
     // Who waits here holds up nobody whose image is present.
-    let _turn = match &shared.pulls {
+    turn.pause();
+    let _pull = match &shared.pulls {
         Some(turns) => turns.acquire().await.ok(),
         None => None,
     };
     let started = shared.clock.monotonic();
-    match pull(shared, pod, &image, sandbox).await {
+    let pulled = pull(shared, pod, &image, sandbox).await;
+    turn.resume().await;
+    match pulled {
         Ok(found) => {
             let now = shared.clock.monotonic();
             let took = crate::config::duration::format(now.saturating_sub(started));

@@ -1,16 +1,15 @@
 //! All pods of the node: gives each a worker, wakes it when the runtime changed, removes what belongs to none.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use mainstay_control::events::EventKind;
 use mainstay_nodepolicy::resize::{self, Pending};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::status_writer::StatusQueue;
@@ -18,15 +17,10 @@ use super::worker::{End, Inbox, Worker};
 use crate::admission::{Decision, Refusal};
 use crate::context::Shared;
 use crate::cpus;
-use crate::cri::{CriError, runtime_v1 as v1};
+use crate::cri::CriError;
 use crate::devices;
 use crate::node_cgroups::{self, Tiers};
-use crate::podspec::{self, labels};
-
-/// How often everything is listed when the runtime offers no events.
-const RELIST: Duration = Duration::from_secs(1);
-/// How often when it does.
-const RELIST_WITH_EVENTS: Duration = Duration::from_secs(15);
+use crate::podspec;
 
 struct Entry {
     inbox: Arc<Inbox>,
@@ -43,7 +37,8 @@ pub struct Manager {
     entries: Mutex<HashMap<String, Entry>>,
     api_synced: AtomicBool,
     files_read: AtomicBool,
-    events_flow: AtomicBool,
+    /// Asks for a listing of the runtime before its turn.
+    pub(super) list_wanted: Notify,
     tiers: Mutex<Tiers>,
 }
 
@@ -56,7 +51,7 @@ impl Manager {
             entries: Mutex::default(),
             api_synced: AtomicBool::new(false),
             files_read: AtomicBool::new(false),
-            events_flow: AtomicBool::new(false),
+            list_wanted: Notify::new(),
             tiers: Mutex::default(),
         })
     }
@@ -69,11 +64,14 @@ impl Manager {
     /// The API server's list is complete: what the runtime has beyond it is an orphan.
     pub fn api_is_synced(&self) {
         self.api_synced.store(true, Ordering::Relaxed);
+        self.list_wanted.notify_one();
     }
 
     /// The manifest folder has been read.
     pub fn files_are_read(&self) {
-        self.files_read.store(true, Ordering::Relaxed);
+        if !self.files_read.swap(true, Ordering::Relaxed) {
+            self.list_wanted.notify_one();
+        }
     }
 
     /// Takes a new or changed pod.
@@ -243,9 +241,7 @@ impl Manager {
     /// Weighs the class cgroups by the requests of the pods that run.
     fn weigh_classes(&self) {
         let Some(tree) = &self.shared.cgroups else { return };
-        let mut pods = self.pods();
-        pods.iter_mut()
-            .for_each(|pod| *pod = self.shared.allocations.given(pod));
+        let pods = self.pods_as_given();
         let kubelet = &self.shared.settings.kubelet;
         let memory = crate::own_node::allocatable(&self.shared).get("memory").copied();
         let percent = kubelet.qos_reserved_memory_percent();
@@ -329,6 +325,14 @@ impl Manager {
             .collect()
     }
 
+    /// The same, with the resources that they were given in the place of those that they ask for.
+    pub fn pods_as_given(&self) -> Vec<Arc<Pod>> {
+        let mut pods = self.pods();
+        pods.iter_mut()
+            .for_each(|pod| *pod = self.shared.allocations.given(pod));
+        pods
+    }
+
     /// A pod by name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let mut pods = self.pods();
@@ -345,98 +349,21 @@ impl Manager {
         }
     }
 
-    fn wake(&self, uid: &str) {
+    /// Lets a pod's worker look again.
+    pub(super) fn wake(&self, uid: &str) {
         if let Some(entry) = self.entries.lock().get(uid) {
             entry.inbox.wake.notify_one();
         }
     }
 
-    /// Watches the runtime for as long as the agent runs.
-    pub async fn watch_runtime(self: Arc<Self>) {
-        let events = tokio::spawn(self.clone().follow_events());
-        let mut seen: HashMap<String, u64> = HashMap::new();
-        loop {
-            match self.list_all().await {
-                Ok(now) => {
-                    self.shared.health.listed();
-                    for (uid, state) in &now {
-                        if seen.get(uid) != Some(state) {
-                            self.wake(uid);
-                        }
-                    }
-                    for uid in seen.keys().filter(|uid| !now.contains_key(*uid)) {
-                        self.wake(uid);
-                    }
-                    self.remove_orphans(now.keys()).await;
-                    self.retry_resizes();
-                    self.weigh_classes();
-                    seen = now;
-                }
-                Err(error) => tracing::debug!(error = error.message(), "could not list pods"),
-            }
-            let flows = self.events_flow.load(Ordering::Relaxed) && !events.is_finished();
-            tokio::time::sleep(if flows { RELIST_WITH_EVENTS } else { RELIST }).await;
-        }
-    }
-
-    /// A digest of each pod's state in the runtime.
-    async fn list_all(&self) -> Result<HashMap<String, u64>, CriError> {
-        let cri = &self.shared.cri;
-        let sandboxes = cri
-            .list_sandboxes(v1::ListPodSandboxRequest { filter: None })
-            .await?;
-        let containers = cri
-            .list_containers(v1::ListContainersRequest { filter: None })
-            .await?;
-        let mut parts: HashMap<String, Vec<(String, i32)>> = HashMap::new();
-        let named = sandboxes
-            .items
-            .into_iter()
-            .map(|s| (s.labels, s.id, s.state))
-            .chain(
-                containers
-                    .containers
-                    .into_iter()
-                    .map(|c| (c.labels, c.id, c.state)),
-            );
-        for (labels, id, state) in named {
-            if let Some(uid) = labels.get(labels::POD_UID) {
-                parts.entry(uid.clone()).or_default().push((id, state));
-            }
-        }
-        Ok(parts
-            .into_iter()
-            .map(|(uid, mut parts)| {
-                parts.sort_unstable();
-                let mut hasher = DefaultHasher::new();
-                parts.hash(&mut hasher);
-                (uid, hasher.finish())
-            })
-            .collect())
-    }
-
-    async fn follow_events(self: Arc<Self>) {
-        loop {
-            match self.shared.cri.events().await {
-                Ok(mut stream) => {
-                    self.events_flow.store(true, Ordering::Relaxed);
-                    while let Some(Ok(event)) = stream.next().await {
-                        let metadata = event.pod_sandbox_status.and_then(|s| s.metadata);
-                        if let Some(metadata) = metadata {
-                            self.wake(&metadata.uid);
-                        }
-                    }
-                    self.events_flow.store(false, Ordering::Relaxed);
-                }
-                Err(error) if error.is_unimplemented() => return,
-                Err(_) => {}
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+    /// Looks again at what changes while all pods stay as they are in the runtime.
+    pub(super) fn settle(&self) {
+        self.retry_resizes();
+        self.weigh_classes();
     }
 
     /// Stops and removes sandboxes of pods that neither source knows.
-    async fn remove_orphans(&self, uids: impl Iterator<Item = &String>) {
+    pub(super) async fn remove_orphans(&self, uids: impl Iterator<Item = &String>) {
         if !self.knows_all() {
             return;
         }

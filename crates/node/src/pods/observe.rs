@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use futures::future::try_join_all;
+use mainstay_nodepolicy::pods::reported::Reported;
 
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
 use crate::plan::{ContainerView, PodView, SandboxView, State};
@@ -109,6 +110,12 @@ pub fn container_view(status: v1::ContainerStatus, sandbox_id: &str) -> Containe
         _ => State::Unknown,
     };
     let metadata = status.metadata.unwrap_or_default();
+    let reported = status.resources.and_then(|r| r.linux).map(|linux| Reported {
+        cpu_shares: linux.cpu_shares,
+        cpu_quota: linux.cpu_quota,
+        cpu_period: linux.cpu_period,
+        memory: linux.memory_limit_in_bytes,
+    });
     let note = |key: &str| status.annotations.get(key).cloned();
     let message_path = note(labels::MESSAGE_PATH)
         .and_then(|path| status.mounts.iter().find(|m| m.container_path == path))
@@ -131,6 +138,7 @@ pub fn container_view(status: v1::ContainerStatus, sandbox_id: &str) -> Containe
         log_path: status.log_path,
         grace_seconds: note(labels::GRACE).and_then(|g| g.parse().ok()),
         message_path,
+        reported,
         message_from_log: note(labels::MESSAGE_POLICY).as_deref() == Some("FallbackToLogsOnError"),
     }
 }

@@ -15,9 +15,11 @@ use ring::digest::{SHA256, digest};
 use super::manager::Manager;
 use super::status_writer::StatusQueue;
 use crate::podspec::{self, CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE};
+use crate::repeated::Repeated;
 
 /// Follows the API server's pods of this node for as long as the agent runs.
 pub async fn follow_api(manager: Arc<Manager>) {
+    let repeated = Repeated::new(manager.shared().clock.clone());
     loop {
         let client = manager.shared().api.joined().await;
         let api: Api<Pod> = Api::all(client);
@@ -27,12 +29,18 @@ pub async fn follow_api(manager: Arc<Manager>) {
         let mut stream = watcher::watcher(api, config).boxed();
         while let Some(event) = stream.next().await {
             match event {
-                Ok(event) => take(&manager, event, &mut listed),
+                Ok(event) => {
+                    // The first event of a stream says only that it will ask.
+                    if !matches!(event, Event::Init) {
+                        repeated.works();
+                    }
+                    take(&manager, event, &mut listed);
+                }
                 Err(error) => {
-                    tracing::warn!(
-                        error = mainstay_base::error::chain(&error),
-                        "lost sight of the API server's pods"
-                    );
+                    if let Some(failures) = repeated.fails() {
+                        let error = mainstay_base::error::chain(&error);
+                        tracing::warn!(error, failures, "lost sight of the API server's pods");
+                    }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     // Begin anew: the client may have changed.
                     break;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::api::ApiHandle;
 use crate::podspec;
+use crate::repeated::Repeated;
 
 /// Requests under way at once.
 const AT_ONCE: usize = 8;
@@ -98,7 +99,7 @@ impl StatusQueue {
     }
 
     /// Writes for as long as the agent runs.
-    pub async fn run(&self, api: ApiHandle) {
+    pub async fn run(&self, api: ApiHandle, repeated: Repeated) {
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < AT_ONCE {
@@ -114,16 +115,23 @@ impl StatusQueue {
             self.count(under_way.len());
             tokio::select! {
                 Some((uid, wanted, result)) = under_way.next(), if !under_way.is_empty() => {
-                    self.finished(uid, wanted, result).await;
+                    self.finished(uid, wanted, result, &repeated).await;
                 }
                 () = self.wake.notified() => {}
             }
         }
     }
 
-    async fn finished(&self, uid: String, wanted: Wanted, result: Result<(), kube::Error>) {
+    async fn finished(
+        &self,
+        uid: String,
+        wanted: Wanted,
+        result: Result<(), kube::Error>,
+        repeated: &Repeated,
+    ) {
         match result {
             Ok(()) => {
+                repeated.works();
                 self.written.lock().insert(uid, wanted.status);
             }
             Err(kube::Error::Api(status)) if status.code == 404 && podspec::is_static(&wanted.pod) => {
@@ -138,11 +146,14 @@ impl StatusQueue {
                 );
             }
             Err(error) => {
-                tracing::warn!(
-                    pod = podspec::name(&wanted.pod),
-                    error = mainstay_base::error::chain(&error),
-                    "could not write a pod's status"
-                );
+                if let Some(failures) = repeated.fails() {
+                    tracing::warn!(
+                        pod = podspec::name(&wanted.pod),
+                        error = mainstay_base::error::chain(&error),
+                        failures,
+                        "could not write a pod's status"
+                    );
+                }
                 self.put_back(uid, wanted);
                 tokio::time::sleep(RETRY).await;
             }

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use mainstay_control::events::EventKind;
+use mainstay_nodepolicy::pods::grace;
 use mainstay_nodepolicy::resize;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
 
 use super::allocations::Allocation;
 use super::conditions::Verdict;
 use super::create::{StartContext, make_cgroup, make_sandbox, next_attempt};
 use super::images::{PullBackoff, Waiting};
+use super::inbox::Order;
+pub use super::inbox::{End, Inbox};
 use super::observe::{EndedCache, observe};
 use super::status::{self, Failure, ephemeral_as_container};
 use super::status_writer::StatusQueue;
 use super::terminate;
+use super::turn::Turn;
 use crate::context::Shared;
 use crate::fetch::has_changing_content;
 use crate::plan::{Actions, ContainerView, PodView, ProbeVerdict, SandboxView, State, plan};
@@ -25,122 +27,21 @@ use crate::podspec::{self, backoff::RestartBackoff};
 use crate::probes::Prober;
 use crate::volumes;
 
-/// Longest time without a look, should a change ever be missed.
-const RESYNC: Duration = Duration::from_secs(90);
+/// Longest time without a look, should a change ever be missed; what changes in the runtime its watcher notices.
+const RESYNC: Duration = Duration::from_secs(300);
 /// Wait after something failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Wait before a resize that could not be carried out is tried again.
 const AFTER_FAILED_RESIZE: Duration = Duration::from_secs(10);
+/// A pod that runs sooner is not told of before.
+const BEGINNING: Duration = Duration::from_millis(300);
 /// How often changing volume content is looked at.
 const REFRESH: Duration = Duration::from_secs(60);
 
-/// Why a pod is to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// Its object is being deleted; it is removed when all has stopped.
-    Deleted,
-    /// Its object is already gone.
-    Gone,
-    /// The node ends or refuses it; the object stays, failed.
-    Failed {
-        /// CamelCase reason.
-        reason: String,
-        /// Details.
-        message: String,
-        /// Longest grace in seconds; `None`: the pod's own.
-        grace_seconds: Option<i64>,
-        /// Message of the condition that the node took the pod's place away.
-        disruption: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct Order {
-    pod: Arc<Pod>,
-    end: Option<End>,
-}
-
-/// What a worker is told; written by the manager.
-#[derive(Debug)]
-pub struct Inbox {
-    order: Mutex<Order>,
-    /// Something changed: look again.
-    pub wake: Arc<Notify>,
-    ending: Notify,
-    finished: watch::Sender<bool>,
-}
-
-impl Inbox {
-    /// An inbox for a new pod.
-    pub fn new(pod: Arc<Pod>) -> Self {
-        let end = end_of(&pod);
-        Inbox {
-            order: Mutex::new(Order { pod, end }),
-            wake: Arc::new(Notify::new()),
-            ending: Notify::new(),
-            finished: watch::Sender::new(false),
-        }
-    }
-
-    /// Whether nothing of the pod runs and nothing will.
-    pub fn has_finished(&self) -> bool {
-        *self.finished.borrow()
-    }
-
-    /// Waits until nothing of the pod runs.
-    pub async fn has_ended(&self) {
-        // The sender lives as long as `self`, so this only ends when it is so.
-        let _ = self.finished.subscribe().wait_for(|finished| *finished).await;
-    }
-
-    fn order(&self) -> Order {
-        self.order.lock().clone()
-    }
-
-    /// The pod as known.
-    pub fn pod(&self) -> Arc<Pod> {
-        self.order.lock().pod.clone()
-    }
-
-    /// Takes a newer version of the pod.
-    pub fn update(&self, pod: Arc<Pod>) {
-        let mut order = self.order.lock();
-        let end = end_of(&pod);
-        order.pod = pod;
-        if end.is_some() && !matches!(order.end, Some(End::Gone | End::Deleted)) {
-            order.end = end;
-            self.ending.notify_one();
-        }
-        self.wake.notify_one();
-    }
-
-    /// Ends the pod.
-    pub fn end(&self, end: End) {
-        let mut order = self.order.lock();
-        let stronger = match (&order.end, &end) {
-            (None, _) | (_, End::Gone) => true,
-            (Some(End::Failed { .. }), End::Deleted) => true,
-            (Some(_), _) => false,
-        };
-        if stronger {
-            order.end = Some(end);
-            self.ending.notify_one();
-            self.wake.notify_one();
-        }
-    }
-
-    /// Whether the pod is ending.
-    pub fn is_ending(&self) -> bool {
-        self.order.lock().end.is_some()
-    }
-}
-
-fn end_of(pod: &Pod) -> Option<End> {
-    pod.metadata.deletion_timestamp.as_ref().map(|_| End::Deleted)
-}
-
 enum Next {
     Look(Duration),
+    /// The same, with volume content kept fresh until then.
+    Refresh(Duration),
     /// Nothing to do until something changes.
     Rest,
     Finished,
@@ -194,14 +95,16 @@ impl Worker {
                 () = inbox.ending.notified(), if order.end.is_none() => continue,
                 next = self.step(&order) => next,
             };
-            let pause = match next {
+            let (pause, refresh) = match next {
                 Next::Finished => return,
-                Next::Look(pause) => pause,
-                Next::Rest => RESYNC * 10,
+                Next::Look(pause) => (pause, false),
+                Next::Refresh(pause) => (pause, true),
+                Next::Rest => (RESYNC * 10, false),
             };
             tokio::select! {
                 () = inbox.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = self.refresh(&order.pod), if refresh => {}
             }
         }
     }
@@ -336,6 +239,17 @@ impl Worker {
     }
 
     fn write_status(&mut self, pod: &Arc<Pod>, view: &PodView, ended: bool, failure: Option<Failure<'_>>) {
+        let status = self.build_status(pod, view, ended, failure);
+        self.queue.put(pod, status, false);
+    }
+
+    fn build_status(
+        &mut self,
+        pod: &Arc<Pod>,
+        view: &PodView,
+        ended: bool,
+        failure: Option<Failure<'_>>,
+    ) -> PodStatus {
         let allocation = self.shared.allocations.of(podspec::uid(pod));
         let resize = match ended {
             true => Vec::new(),
@@ -368,7 +282,7 @@ impl Worker {
             now: self.shared.clock.now(),
         });
         self.status = Some(status.clone());
-        self.queue.put(pod, status, false);
+        status
     }
 
     /// The usual case: bring the runtime to what the spec says.
@@ -376,6 +290,10 @@ impl Worker {
         let Some(spec) = pod.spec.as_ref() else {
             return Next::Rest;
         };
+        let left = grace::time_to_run(pod, self.status.as_ref(), self.shared.clock.now());
+        if left == Some(Duration::ZERO) && !self.inbox.has_finished() {
+            return self.overdue(pod);
+        }
         self.watch_probes(pod, spec, &view);
         let mut actions = {
             let verdicts = &self.shared.verdicts;
@@ -389,8 +307,13 @@ impl Worker {
         }
         let actual = self.shared.allocations.of(podspec::uid(pod)).actual;
         let updates = resize::plan(spec, &view, &actual, &mut actions);
-        let (actions, mut wait) = self.hold_back(pod, spec, &view, actions);
-        self.write_status(pod, &view, false, None);
+        let (actions, wait) = self.hold_back(pod, spec, &view, actions);
+        let mut wait = wait.into_iter().chain(left).min();
+        let status = self.build_status(pod, &view, false, None);
+        let begins = view.containers.is_empty() && actions.create_sandbox.is_some();
+        if !begins {
+            self.queue.put(pod, status.clone(), false);
+        }
         if !updates.is_empty() {
             if !self.resize(pod, &updates).await {
                 wait = Some(wait.map_or(AFTER_FAILED_RESIZE, |w| w.min(AFTER_FAILED_RESIZE)));
@@ -399,9 +322,25 @@ impl Worker {
         }
         if actions.is_empty() {
             terminate::collect_garbage(&self.shared, &view).await;
-            return self.rest(pod, spec, wait).await;
+            let pause = self.soonest(wait);
+            return match has_changing_content(spec) {
+                true => Next::Refresh(pause),
+                false => Next::Look(pause),
+            };
         }
-        let result = self.apply(pod, spec, &view, &actions).await;
+        let queue = self.queue.clone();
+        let result = {
+            let apply = self.apply(pod, spec, &view, &actions);
+            tokio::pin!(apply);
+            tokio::select! {
+                result = &mut apply => result,
+                // What is over in a moment nobody needs to know.
+                () = tokio::time::sleep(BEGINNING), if begins => {
+                    queue.put(pod, status, false);
+                    apply.await
+                }
+            }
+        };
         if let Ok(view) = observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await {
             self.read_messages(&view);
             self.watch_probes(pod, spec, &view);
@@ -413,6 +352,20 @@ impl Worker {
             Ok(false) => Next::Look(self.soonest(wait)),
             Err(pause) => Next::Look(pause),
         }
+    }
+
+    /// Ends a pod that has run for as long as it may.
+    fn overdue(&self, pod: &Arc<Pod>) -> Next {
+        const REASON: &str = "DeadlineExceeded";
+        const MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+        self.shared.events.pod(pod, EventKind::Normal, REASON, MESSAGE);
+        self.inbox.end(End::Failed {
+            reason: REASON.to_owned(),
+            message: MESSAGE.to_owned(),
+            grace_seconds: None,
+            disruption: None,
+        });
+        Next::Look(Duration::ZERO)
     }
 
     /// Brings containers to what the pod was given; tells whether that worked.
@@ -478,20 +431,20 @@ impl Worker {
         Next::Rest
     }
 
-    /// Keeps an idle pod's changing content fresh.
-    async fn rest(&self, pod: &Arc<Pod>, spec: &PodSpec, wait: Option<Duration>) -> Next {
-        if !has_changing_content(spec) {
-            return Next::Look(self.soonest(wait));
+    /// Keeps an idle pod's changing content fresh, for ever.
+    async fn refresh(&self, pod: &Arc<Pod>) {
+        let pod = &self.shared.allocations.given(pod);
+        loop {
+            let objects = self.shared.fetch.objects(pod).await;
+            if let Err(error) = volumes::set_up(&self.shared.settings.dirs.root, pod, &objects) {
+                tracing::debug!(
+                    pod = podspec::name(pod),
+                    error = mainstay_base::error::chain(&error),
+                    "could not refresh a volume"
+                );
+            }
+            tokio::time::sleep(REFRESH).await;
         }
-        let objects = self.shared.fetch.objects(pod).await;
-        if let Err(error) = volumes::set_up(&self.shared.settings.dirs.root, pod, &objects) {
-            tracing::debug!(
-                pod = podspec::name(pod),
-                error = mainstay_base::error::chain(&error),
-                "could not refresh a volume"
-            );
-        }
-        Next::Look(self.soonest(wait).min(REFRESH))
     }
 
     fn soonest(&self, wait: Option<Duration>) -> Duration {
@@ -597,18 +550,26 @@ impl Worker {
                 .map_err(|_| AFTER_FAILURE)?;
         }
         self.kill(pod, spec, view, actions).await;
-        let objects = self.shared.fetch.objects(pod).await;
-        self.prepare(pod, &objects)?;
+        let chosen = chosen(spec, actions);
+        if chosen.is_empty() && actions.create_sandbox.is_none() {
+            return Ok(!actions.kill.is_empty());
+        }
+        self.make_cgroup(pod)?;
+        // A pod whose volumes cannot be had gets no sandbox.
+        let objects = self.set_up_volumes(pod).await?;
+        let shared = self.shared.clone();
+        let mut turn = shared.starts.take().await;
         let sandbox = match actions.create_sandbox {
             Some(attempt) => make_sandbox(&self.shared, pod, attempt)
                 .await
                 .map_err(|_| AFTER_FAILURE)?,
             None => view.ready_sandbox().cloned().ok_or(AFTER_FAILURE)?,
         };
-        let chosen = chosen(spec, actions);
         let mut failed = false;
         for container in &chosen {
-            failed |= !self.start(pod, view, &sandbox, &objects, container).await;
+            turn.resume().await;
+            let begun = self.start(pod, view, &sandbox, &objects, container, &mut turn);
+            failed |= !begun.await;
         }
         let waits_for_init = actions.create_sandbox.is_some() && !actions.init_to_start.is_empty();
         match failed {
@@ -638,23 +599,30 @@ impl Worker {
         }
     }
 
-    fn prepare(&self, pod: &Arc<Pod>, objects: &volumes::content::Objects) -> Result<(), Duration> {
-        if let Err(why) = make_cgroup(&self.shared, pod) {
-            self.shared.events.pod(
-                pod,
-                EventKind::Warning,
-                "FailedCreatePodContainer",
-                format!("unable to ensure pod container exists: {why}"),
-            );
-            return Err(AFTER_FAILURE);
-        }
-        volumes::set_up(&self.shared.settings.dirs.root, pod, objects).map_err(|error| {
-            let text = mainstay_base::error::chain(&error);
+    fn make_cgroup(&self, pod: &Arc<Pod>) -> Result<(), Duration> {
+        let made = make_cgroup(&self.shared, pod);
+        made.map(drop).map_err(|why| {
+            let text = format!("unable to ensure pod container exists: {why}");
             self.shared
                 .events
-                .pod(pod, EventKind::Warning, "FailedMount", text);
+                .pod(pod, EventKind::Warning, "FailedCreatePodContainer", text);
             AFTER_FAILURE
         })
+    }
+
+    /// Fetches what the pod refers to and makes its volumes.
+    async fn set_up_volumes(&self, pod: &Arc<Pod>) -> Result<volumes::content::Objects, Duration> {
+        let objects = self.shared.fetch.objects(pod).await;
+        match volumes::set_up(&self.shared.settings.dirs.root, pod, &objects) {
+            Ok(()) => Ok(objects),
+            Err(error) => {
+                let text = mainstay_base::error::chain(&error);
+                self.shared
+                    .events
+                    .pod(pod, EventKind::Warning, "FailedMount", text);
+                Err(AFTER_FAILURE)
+            }
+        }
     }
 
     async fn start(
@@ -664,6 +632,7 @@ impl Worker {
         sandbox: &SandboxView,
         objects: &volumes::content::Objects,
         container: &Container,
+        turn: &mut Turn<'_>,
     ) -> bool {
         let context = StartContext {
             shared: &self.shared,
@@ -673,7 +642,7 @@ impl Worker {
             pulls: &self.pulls,
         };
         let latest = view.latest(&container.name);
-        match context.start(container, next_attempt(latest)).await {
+        match context.start(container, next_attempt(latest), turn).await {
             Ok(()) => {
                 self.waiting.remove(&container.name);
                 true

@@ -240,7 +240,7 @@ impl Server {
     }
 
     fn pods(&self) -> Answer {
-        let pods = self.manager.pods();
+        let pods = self.manager.pods_as_given();
         let items: Vec<&k8s_openapi::api::core::v1::Pod> = pods.iter().map(Arc::as_ref).collect();
         json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
     }

@@ -4,6 +4,7 @@
 mod classes;
 mod defence;
 mod disks;
+mod holders;
 mod joined;
 mod machine;
 mod plugin;

@@ -1,5 +1,7 @@
 //! What the runtime and the probes show of one pod.
 
+use crate::pods::reported::Reported;
+
 /// The state of a container in the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
@@ -53,6 +55,8 @@ pub struct ContainerView {
     pub message_path: Option<String>,
     /// Whether the end of its log is the message when there is none.
     pub message_from_log: bool,
+    /// Its limits as the runtime reads them back; `None`: the runtime does not tell.
+    pub reported: Option<Reported>,
 }
 
 /// One sandbox as the runtime shows it.

@@ -4,4 +4,5 @@ pub mod conditions;
 pub mod grace;
 pub mod keyring;
 pub mod pull;
+pub mod reported;
 pub mod status;

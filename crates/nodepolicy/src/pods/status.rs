@@ -6,7 +6,7 @@ use std::io::Read;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -175,6 +175,18 @@ fn lost(input: &Input<'_>, container: &Container) -> ContainerState {
     }
 }
 
+/// What a container has: by the runtime's account, else what the runtime was told last.
+fn resources(
+    input: &Input<'_>,
+    container: &Container,
+    latest: Option<&ContainerView>,
+) -> Option<ResourceRequirements> {
+    let told = input.actual.get(&container.name);
+    let told = told.or(container.resources.as_ref())?;
+    let reported = latest.and_then(|c| c.reported);
+    Some(reported.map_or_else(|| told.clone(), |reported| reported.over(told)))
+}
+
 fn container_status(
     input: &Input<'_>,
     container: &Container,
@@ -205,12 +217,7 @@ fn container_status(
         restart_count: latest.map_or(0, |c| c.attempt as i32),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: input
-            .actual
-            .get(&container.name)
-            .or(container.resources.as_ref())
-            .filter(|_| verdict.is_some())
-            .cloned(),
+        resources: resources(input, container, latest).filter(|_| verdict.is_some()),
         allocated_resources: container
             .resources
             .as_ref()

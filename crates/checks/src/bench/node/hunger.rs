@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::Figure;
 use super::load::{Pods, pod};
-use crate::site::world::{CGROUP, World};
+use crate::site::world::{World, cgroup};
 
 /// Left above the threshold when the hog begins.
 const HEADROOM: i64 = 300 << 20;
@@ -82,7 +82,8 @@ pub async fn measure(world: &mut World, pods: &Pods) -> Result<Figure> {
     pods.start(vec![hog()?]).await?;
     let uid = pods.api().get("hog").await?.metadata.uid.context("a uid")?;
     let group = PathBuf::from(format!(
-        "/sys/fs/cgroup/memory/{CGROUP}/kubepods/burstable/pod{uid}"
+        "/sys/fs/cgroup/memory/{}/kubepods/burstable/pod{uid}",
+        cgroup(world.folder())
     ));
     if !alive(&group) {
         bail!("the hog does not run in {}", group.display());

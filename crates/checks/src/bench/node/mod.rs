@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use self::load::Pods;
 use self::raw::Raw;
 use super::{Figure, Report};
-use crate::site::world::{CGROUP, World};
+use crate::site::world::World;
 use crate::site::{enter, inside};
 
 /// Pods of a full node.
@@ -188,9 +188,4 @@ async fn singles(raw: &Raw, pods: &Pods, figures: &mut Vec<Figure>) -> Result<()
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The cgroup of a part of the measurement.
-fn group(part: &str) -> String {
-    format!("/{CGROUP}/{part}")
 }

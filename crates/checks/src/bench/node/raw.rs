@@ -5,8 +5,7 @@ use futures::{StreamExt, TryStreamExt};
 use mainstay_base::clock::{Clock, SystemClock};
 use mainstay_cri::{Cri, runtime_v1 as v1};
 
-use super::group;
-use crate::site::world::{IMAGE, World};
+use crate::site::world::{IMAGE, World, cgroup};
 
 /// Pods under way at once: more make two processors no faster.
 pub const AT_ONCE: usize = 8;
@@ -15,6 +14,7 @@ pub const AT_ONCE: usize = 8;
 pub struct Raw {
     cri: Cri,
     logs: String,
+    group: String,
 }
 
 impl Raw {
@@ -24,6 +24,7 @@ impl Raw {
         Ok(Raw {
             cri: world.cri()?,
             logs,
+            group: cgroup(world.folder()),
         })
     }
 
@@ -37,7 +38,7 @@ impl Raw {
             attempt: 0,
         };
         let linux = v1::LinuxPodSandboxConfig {
-            cgroup_parent: group(&format!("raw/{name}")),
+            cgroup_parent: format!("/{}/raw/{name}", self.group),
             security_context: Some(v1::LinuxSandboxSecurityContext::default()),
             ..Default::default()
         };
