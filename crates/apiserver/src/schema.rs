@@ -343,7 +343,7 @@ pub fn decode_applied(
     body: &[u8],
     validation: FieldValidation,
 ) -> ApiResult<Decoded> {
-    let parsed = parse(body, Notation::Yaml).map_err(bad_body)?;
+    let mut parsed = parse(body, Notation::Yaml).map_err(bad_body)?;
     for key in ["apiVersion", "kind"] {
         if parsed.value[key].as_str().unwrap_or_default().is_empty() {
             return Err(ApiError::bad_request(format!("the applied object has no {key}")));
@@ -355,7 +355,8 @@ pub fn decode_applied(
     {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    decode(resource, kind, body, Content::Apply, validation)
+    check_kind(&mut parsed.value, kind)?;
+    fit(resource, kind, parsed, validation)
 }
 
 /// Where a scalable resource keeps its counts, as dotted paths.

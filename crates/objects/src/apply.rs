@@ -107,34 +107,38 @@ pub fn track_update(
 ) {
     let nothing = Value::Object(Map::new());
     let live = live.unwrap_or(&nothing);
-    let mut managers = match (managers::read(new), managers::read(live)) {
-        (Found::Reset, _) => {
-            return managers::write(new, Vec::new());
-        }
-        (Found::Managers(found), _) | (_, Found::Managers(found)) => found,
-        _ => Vec::new(),
-    };
     let difference = difference(types, root, live, new);
+    let mut managers = match managers::take_stored(new, live) {
+        Some(stored) => stored,
+        None => match (managers::read(new), managers::read(live)) {
+            (Found::Reset, _) => return managers::write(new, Vec::new()),
+            (Found::Managers(found), _) | (_, Found::Managers(found)) => found,
+            _ => Vec::new(),
+        },
+    };
     let mut changed = difference.changed;
     strip(&mut changed);
     managers
         .iter_mut()
         .filter(|manager| !manager.is(writer, false))
         .for_each(|manager| {
-            manager.fields.subtract(&changed);
-            manager.fields.subtract(&difference.removed);
+            manager.subtract(&changed);
+            manager.subtract(&difference.removed);
         });
     let known = managers.iter().position(|manager| manager.is(writer, false));
     let mut own = match known {
         Some(at) => managers.remove(at),
         None => Manager::new(writer, false),
     };
-    let before = known.map(|_| own.fields.clone());
-    own.fields.absorb(changed);
-    own.fields.subtract(&difference.removed);
-    strip(&mut own.fields);
-    if before.is_some_and(|before| before != own.fields) {
-        own.time = writer.now.to_owned();
+    if own.is_read() || !own.owns_all(&changed) || own.owns_some(&difference.removed) {
+        let before = own.fields().clone();
+        let fields = own.fields();
+        fields.absorb(changed);
+        fields.subtract(&difference.removed);
+        strip(fields);
+        if before != *fields {
+            own.set_time(writer.now);
+        }
     }
     managers.push(own);
     managers::write(new, managers);
@@ -162,33 +166,46 @@ pub fn apply(
         ));
     }
     let nothing = Value::Object(Map::new());
-    let known = live.map(managers::read);
+    let before = live;
     let live = live.unwrap_or(&nothing);
-    let mut managers = match known {
-        Some(Found::Managers(managers)) => managers,
-        Some(_) if live.get("metadata").is_some() => vec![first_owner(types, root, live, writer)],
-        _ => Vec::new(),
+    let mut merged = walk::merge(types, root, live, config);
+    let mut managers = match managers::take_stored(&mut merged, live) {
+        Some(stored) => stored,
+        None => match before.map(managers::read) {
+            Some(Found::Managers(managers)) => managers,
+            Some(_) if live.get("metadata").is_some() => vec![first_owner(types, root, live, writer)],
+            _ => Vec::new(),
+        },
     };
     let mut fields = walk::fields(types, root, config);
     fields.member = false;
     strip(&mut fields);
-    let mut merged = walk::merge(types, root, live, config);
-    let last = take_own(&mut managers, writer);
-    let mut keep = fields.clone();
-    managers.iter().for_each(|manager| keep.unite(&manager.fields));
-    if let Some(last) = &last {
-        let mut gone = last.fields.clone();
+    let mut last = take_own(&mut managers, writer);
+    if let Some(last) = &mut last {
+        let mut gone = last.fields().clone();
         gone.subtract(&fields);
-        walk::prune(types, root, &mut merged, &gone, &keep);
+        if !gone.is_empty() {
+            let mut keep = fields.clone();
+            managers
+                .iter_mut()
+                .for_each(|manager| keep.unite(manager.fields()));
+            walk::prune(types, root, &mut merged, &gone, &keep);
+        }
     }
-    let difference = difference(types, root, live, &merged);
-    let force = force || migrates(types, root, live, &managers, &difference.changed, writer);
+    let mut difference = difference(types, root, live, &merged);
+    // Their list has been taken out of what is merged.
+    let list = ["metadata", "managedFields"];
+    difference.changed.prune_fields(&list);
+    difference.removed.prune_fields(&list);
+    let force = force || migrates(types, root, live, &mut managers, &difference.changed, writer);
     resolve(&mut managers, &difference, force)?;
     let mut own = Manager::new(writer, true);
-    if let Some(last) = last.filter(|last| last.fields == fields) {
-        own.time = last.time;
+    if let Some(last) = &mut last
+        && *last.fields() == fields
+    {
+        own.set_time(last.time());
     }
-    own.fields = fields;
+    own.set_fields(fields);
     managers.push(own);
     managers::write(&mut merged, managers);
     Ok(merged)
@@ -230,9 +247,10 @@ fn first_owner(types: &Types, root: ShapeId, live: &Value, writer: &Writer<'_>) 
         },
         false,
     );
-    manager.fields = walk::fields(types, root, live);
-    manager.fields.member = false;
-    strip(&mut manager.fields);
+    let mut fields = walk::fields(types, root, live);
+    fields.member = false;
+    strip(&mut fields);
+    manager.set_fields(fields);
     manager
 }
 
@@ -245,17 +263,17 @@ fn take_own(managers: &mut Vec<Manager>, writer: &Writer<'_>) -> Option<Manager>
 fn resolve(managers: &mut [Manager], difference: &walk::Difference, force: bool) -> Result<(), ApplyError> {
     let mut conflicts = Vec::new();
     for manager in managers.iter_mut() {
-        let contested = manager.fields.intersection(&difference.changed);
-        if !force {
+        if manager.owns_some(&difference.changed) {
+            let contested = manager.fields().intersection(&difference.changed);
+            let fields = contested.paths().into_iter().filter(|_| !force);
             let message = manager.described();
-            let fields = contested.paths().into_iter();
             conflicts.extend(fields.map(|field| Conflict {
                 field,
                 message: message.clone(),
             }));
+            manager.subtract(&contested);
         }
-        manager.fields.subtract(&contested);
-        manager.fields.subtract(&difference.removed);
+        manager.subtract(&difference.removed);
     }
     if conflicts.is_empty() {
         Ok(())
@@ -269,7 +287,7 @@ fn migrates(
     types: &Types,
     root: ShapeId,
     live: &Value,
-    managers: &[Manager],
+    managers: &mut [Manager],
     changed: &FieldSet,
     writer: &Writer<'_>,
 ) -> bool {
@@ -284,8 +302,8 @@ fn migrates(
     };
     let own = walk::fields(types, root, &config);
     let annotations = ["metadata", "annotations"];
-    managers.iter().all(|manager| {
-        let mut contested = manager.fields.intersection(changed);
+    managers.iter_mut().all(|manager| {
+        let mut contested = manager.fields().intersection(changed);
         contested.subtract(&own);
         contested.prune_fields(&[annotations[0], annotations[1], LAST_APPLIED]);
         contested.paths().is_empty()

@@ -8,95 +8,174 @@ use serde_json::{Map, Value, json};
 const MAX_UPDATERS: usize = 10;
 const FOLDED: &str = "ancient-changes";
 
-/// One manager and what it owns.
-#[derive(Debug, Clone, PartialEq)]
+/// One manager and what it owns. What stands in the object is taken over as it is; its fields are only read when they
+/// change, which most writes do to one manager of many.
+#[derive(Debug, Clone)]
 pub(super) struct Manager {
-    pub name: String,
-    pub applies: bool,
-    pub api_version: String,
-    pub subresource: String,
-    pub time: String,
-    pub fields: FieldSet,
+    entry: Map<String, Value>,
+    fields: Option<FieldSet>,
 }
 
 impl Manager {
     pub fn new(writer: &Writer<'_>, applies: bool) -> Self {
-        Self {
-            name: writer.manager.to_owned(),
-            applies,
-            api_version: writer.api_version.to_owned(),
-            subresource: writer.subresource.to_owned(),
-            time: writer.now.to_owned(),
-            fields: FieldSet::default(),
+        let operation = if applies { "Apply" } else { "Update" };
+        let mut entry = Map::new();
+        let texts = [
+            ("manager", writer.manager),
+            ("operation", operation),
+            ("apiVersion", writer.api_version),
+            ("time", writer.now),
+            ("fieldsType", "FieldsV1"),
+        ];
+        for (key, text) in texts {
+            entry.insert(key.into(), text.into());
         }
+        if !writer.subresource.is_empty() {
+            entry.insert("subresource".into(), writer.subresource.into());
+        }
+        Self {
+            entry,
+            fields: Some(FieldSet::default()),
+        }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.entry.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn set(&mut self, key: &str, text: &str) {
+        self.entry.insert(key.into(), text.into());
+    }
+
+    pub fn applies(&self) -> bool {
+        self.text("operation") == "Apply"
+    }
+
+    /// Since when, RFC 3339.
+    pub fn time(&self) -> &str {
+        self.text("time")
+    }
+
+    pub fn set_time(&mut self, time: &str) {
+        self.set("time", time);
     }
 
     /// The same writer: appliers are one across versions.
     pub fn is(&self, writer: &Writer<'_>, applies: bool) -> bool {
-        self.applies == applies
-            && self.name == writer.manager
-            && self.subresource == writer.subresource
-            && (applies || self.api_version == writer.api_version)
+        self.applies() == applies
+            && self.text("manager") == writer.manager
+            && self.text("subresource") == writer.subresource
+            && (applies || self.text("apiVersion") == writer.api_version)
     }
 
     /// Where it stands in the list.
     fn order(&self) -> (bool, &str, &str, &str) {
-        (!self.applies, &self.time, &self.name, &self.subresource)
+        (
+            !self.applies(),
+            self.time(),
+            self.text("manager"),
+            self.text("subresource"),
+        )
     }
 
     /// Upstream's sentence in conflicts.
     pub fn described(&self) -> String {
-        let via = match self.subresource.as_str() {
+        let name = self.text("manager");
+        let via = match self.text("subresource") {
             "" => String::new(),
             subresource => format!(" with subresource {subresource:?}"),
         };
-        if self.applies {
-            return format!("conflict with {:?}{via}", self.name);
+        if self.applies() {
+            return format!("conflict with {name:?}{via}");
         }
-        format!(
-            "conflict with {:?}{via} using {} at {}",
-            self.name, self.api_version, self.time
-        )
+        let (version, time) = (self.text("apiVersion"), self.time());
+        format!("conflict with {name:?}{via} using {version} at {time}")
     }
 
-    fn to_json(&self) -> Value {
-        let mut entry = Map::new();
-        entry.insert("manager".into(), self.name.as_str().into());
-        entry.insert(
-            "operation".into(),
-            if self.applies { "Apply" } else { "Update" }.into(),
-        );
-        entry.insert("apiVersion".into(), self.api_version.as_str().into());
-        entry.insert("time".into(), self.time.as_str().into());
-        entry.insert("fieldsType".into(), "FieldsV1".into());
-        entry.insert("fieldsV1".into(), self.fields.to_json());
-        if !self.subresource.is_empty() {
-            entry.insert("subresource".into(), self.subresource.as_str().into());
-        }
-        Value::Object(entry)
+    fn written(&self) -> &Value {
+        self.entry.get("fieldsV1").unwrap_or(&Value::Null)
     }
 
-    fn from_json(entry: &Value) -> Option<Self> {
-        let text = |key: &str| {
-            entry
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
+    /// Whether its fields have been read already.
+    pub fn is_read(&self) -> bool {
+        self.fields.is_some()
+    }
+
+    /// What it owns.
+    pub fn fields(&mut self) -> &mut FieldSet {
+        if self.fields.is_none() {
+            self.fields = FieldSet::from_json(self.written());
+        }
+        self.fields.get_or_insert_default()
+    }
+
+    pub fn set_fields(&mut self, fields: FieldSet) {
+        self.fields = Some(fields);
+    }
+
+    fn owns_nothing(&self) -> bool {
+        match &self.fields {
+            Some(fields) => fields.is_empty(),
+            None => self.written().as_object().is_none_or(Map::is_empty),
+        }
+    }
+
+    /// Whether it owns any path of `other`.
+    pub fn owns_some(&self, other: &FieldSet) -> bool {
+        match &self.fields {
+            Some(fields) => !fields.intersection(other).is_empty(),
+            None => other.meets(self.written()),
+        }
+    }
+
+    /// Whether it owns every path of `other`.
+    pub fn owns_all(&self, other: &FieldSet) -> bool {
+        match &self.fields {
+            Some(fields) => fields.intersection(other) == *other,
+            None => other.is_within(self.written()),
+        }
+    }
+
+    /// Takes every path of `other` from it.
+    pub fn subtract(&mut self, other: &FieldSet) {
+        if self.owns_some(other) {
+            self.fields().subtract(other);
+        }
+    }
+
+    fn into_json(mut self) -> Value {
+        if let Some(fields) = self.fields.take() {
+            self.entry.insert("fieldsV1".into(), fields.to_json());
+        }
+        Value::Object(self.entry)
+    }
+
+    /// Takes over what the server wrote itself.
+    fn stored(entry: Value) -> Option<Self> {
+        let Value::Object(entry) = entry else {
+            return None;
         };
-        let applies = match text("operation").as_str() {
+        let manager = Self { entry, fields: None };
+        matches!(manager.text("operation"), "Apply" | "Update").then_some(manager)
+    }
+
+    /// Reads what a client sent.
+    fn sent(entry: &Value) -> Option<Self> {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        let applies = match text("operation") {
             "Apply" => true,
             "Update" => false,
             _ => return None,
         };
-        Some(Self {
-            name: text("manager"),
-            applies,
+        let writer = Writer {
+            manager: text("manager"),
             api_version: text("apiVersion"),
             subresource: text("subresource"),
-            time: text("time"),
-            fields: FieldSet::from_json(entry.get("fieldsV1").unwrap_or(&json!({})))?,
-        })
+            now: text("time"),
+        };
+        let mut manager = Self::new(&writer, applies);
+        manager.set_fields(FieldSet::from_json(entry.get("fieldsV1").unwrap_or(&json!({})))?);
+        Some(manager)
     }
 }
 
@@ -111,10 +190,16 @@ pub(super) enum Found {
     Malformed,
 }
 
+fn list(object: &Value) -> &Value {
+    let list = object.get("metadata").and_then(|meta| meta.get("managedFields"));
+    list.unwrap_or(&Value::Null)
+}
+
+/// Reads what a client may have sent.
 pub(super) fn read(object: &Value) -> Found {
-    match object.get("metadata").and_then(|meta| meta.get("managedFields")) {
-        None | Some(Value::Null) => Found::None,
-        Some(Value::Array(entries)) => {
+    match list(object) {
+        Value::Null => Found::None,
+        Value::Array(entries) => {
             if entries
                 .iter()
                 .all(|entry| entry.as_object().is_some_and(Map::is_empty))
@@ -123,16 +208,29 @@ pub(super) fn read(object: &Value) -> Found {
             }
             entries
                 .iter()
-                .map(Manager::from_json)
+                .map(Manager::sent)
                 .collect::<Option<Vec<_>>>()
                 .map_or(Found::Malformed, Found::Managers)
         }
-        Some(_) => Found::Malformed,
+        _ => Found::Malformed,
+    }
+}
+
+/// Takes the managers out of an object that has those of `stored`; `None` when it has others or none.
+pub(super) fn take_stored(object: &mut Value, stored: &Value) -> Option<Vec<Manager>> {
+    let known = list(stored).as_array().filter(|known| !known.is_empty())?;
+    let own = object.get_mut("metadata")?.get_mut("managedFields")?;
+    if own.as_array()? != known {
+        return None;
+    }
+    match own.take() {
+        Value::Array(entries) => entries.into_iter().map(Manager::stored).collect(),
+        _ => None,
     }
 }
 
 pub(super) fn write(object: &mut Value, mut managers: Vec<Manager>) {
-    managers.retain(|manager| !manager.fields.is_empty());
+    managers.retain(|manager| !manager.owns_nothing());
     managers.sort_by(|a, b| a.order().cmp(&b.order()));
     fold(&mut managers);
     let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
@@ -141,28 +239,28 @@ pub(super) fn write(object: &mut Value, mut managers: Vec<Manager>) {
     if managers.is_empty() {
         metadata.remove("managedFields");
     } else {
-        let entries = managers.iter().map(Manager::to_json).collect();
+        let entries = managers.into_iter().map(Manager::into_json).collect();
         metadata.insert("managedFields".into(), Value::Array(entries));
     }
 }
 
 /// The oldest updaters become one when there are too many.
 fn fold(managers: &mut Vec<Manager>) {
-    let updaters = managers.iter().filter(|manager| !manager.applies).count();
+    let updaters = managers.iter().filter(|manager| !manager.applies()).count();
     if updaters <= MAX_UPDATERS {
         return;
     }
-    let Some(start) = managers.iter().position(|manager| !manager.applies) else {
+    let Some(start) = managers.iter().position(|manager| !manager.applies()) else {
         return;
     };
     let surplus: Vec<Manager> = managers.drain(start..=start + updaters - MAX_UPDATERS).collect();
     let Some(mut folded) = surplus.last().cloned() else {
         return;
     };
-    surplus
-        .iter()
-        .for_each(|manager| folded.fields.unite(&manager.fields));
-    folded.name = FOLDED.to_owned();
-    folded.subresource = String::new();
+    for mut manager in surplus {
+        folded.fields().unite(manager.fields());
+    }
+    folded.set("manager", FOLDED);
+    folded.entry.remove("subresource");
     managers.insert(start, folded);
 }

@@ -182,6 +182,22 @@ impl FieldSet {
         common
     }
 
+    /// Whether any path of this set is in a written one.
+    pub(super) fn meets(&self, written: &Value) -> bool {
+        self.children.iter().any(|(element, set)| {
+            let there = written.get(element.notation());
+            there.is_some_and(|there| set.member && is_member(there) || set.meets(there))
+        })
+    }
+
+    /// Whether every path of this set is in a written one.
+    pub(super) fn is_within(&self, written: &Value) -> bool {
+        self.children.iter().all(|(element, set)| {
+            let there = written.get(element.notation());
+            there.is_some_and(|there| (!set.member || is_member(there)) && set.is_within(there))
+        })
+    }
+
     /// Removes the subtree at a path of field names.
     pub(super) fn prune_fields(&mut self, path: &[&'static str]) {
         let Some((first, rest)) = path.split_first() else {
@@ -253,4 +269,10 @@ impl FieldSet {
         }
         Some(set)
     }
+}
+
+/// Whether the path to a node of a written set is itself in it.
+fn is_member(written: &Value) -> bool {
+    let node = written.as_object();
+    node.is_some_and(|node| node.is_empty() || node.contains_key("."))
 }

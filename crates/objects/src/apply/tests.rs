@@ -202,6 +202,35 @@ fn own_managed_fields_are_refused() {
     );
 }
 
+#[test]
+fn the_list_of_managers_itself_is_never_contested() {
+    let mut world = World::new("", "v1", "ConfigMap");
+    let owned = json!({"f:metadata": {"f:managedFields": {}}});
+    world.update("x", |object| {
+        object["data"] = json!({"a": "1"});
+        object["metadata"]["managedFields"] =
+            json!([{"manager": "y", "operation": "Update", "apiVersion": "v1", "fieldsV1": owned}]);
+    });
+    world
+        .apply("m", false, map(json!({"b": "2"})))
+        .expect("no conflict");
+    world.check(expect![[r#"
+        {"apiVersion":"v1","data":{"a":"1","b":"2"},"kind":"ConfigMap","metadata":{"name":"s"}}
+        "m" "Apply": .data.b
+        "y" "Update": .metadata.managedFields
+        "x" "Update": .data.a .data
+    "#]]);
+}
+
+fn any_set() -> impl Strategy<Value = FieldSet> {
+    let leaf = Just(json!({}));
+    let value = leaf.prop_recursive(4, 16, 3, |inner| {
+        prop::collection::btree_map("f:[a-b]|v:[0-1]|[.]", inner, 0..4)
+            .prop_map(|map| Value::Object(map.into_iter().collect()))
+    });
+    value.prop_map(|value| FieldSet::from_json(&value).expect("only known notations"))
+}
+
 fn any_fields() -> impl Strategy<Value = Value> {
     let key = prop_oneof![
         "[a-z.]{0,3}",
@@ -218,6 +247,13 @@ fn any_fields() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #[test]
+    fn written_sets_answer_as_read_ones_do(asked in any_set(), owned in any_set()) {
+        let (written, common) = (owned.to_json(), owned.intersection(&asked));
+        prop_assert_eq!(asked.meets(&written), !common.is_empty());
+        prop_assert_eq!(asked.is_within(&written), common == asked);
+    }
+
     #[test]
     fn notation_round_trips(value in any_fields()) {
         if let Some(set) = FieldSet::from_json(&value) {
