@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_store::{Condition, Entry, Error, Key, Op, Prefix, Store, WatchItem};
 use proptest::prelude::*;
@@ -161,8 +162,10 @@ pub async fn check(store: Arc<dyn Store>, steps: Vec<Step>) {
     }
     let newest = *model.states.last_key_value().expect("the first state").0;
     let mut seen = State::new();
-    loop {
-        let at = match watch.next().await.expect("the watch works") {
+    // Where every step conflicted nothing was written, and a watch would wait for ever.
+    let mut at = start;
+    while at < newest {
+        at = match watch.next().await.expect("the watch works") {
             WatchItem::Compacted(floor) => panic!("compacted {floor}"),
             WatchItem::Progress(revision) => revision,
             WatchItem::Revision(revision) => {
@@ -184,10 +187,20 @@ pub async fn check(store: Arc<dyn Store>, steps: Vec<Step>) {
                 revision.revision
             }
         };
-        if at >= newest {
-            return;
-        }
     }
+}
+
+#[tokio::test]
+async fn where_every_step_conflicts_nothing_is_watched() {
+    let step = Step::Guarded {
+        key: 0,
+        absent: false,
+        wrong: false,
+    };
+    let done = check(super::memory(), vec![step]);
+    tokio::time::timeout(Duration::from_secs(10), done)
+        .await
+        .expect("it ends");
 }
 
 proptest! {
