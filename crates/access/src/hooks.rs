@@ -11,7 +11,9 @@ use http::request::Parts;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
+use crate::info::RequestInfo;
 use crate::object::Object;
+use crate::query::Query;
 use crate::status::ApiResult;
 use crate::user::UserInfo;
 
@@ -53,6 +55,28 @@ pub struct Attributes<'a> {
     pub label_selector: &'a str,
     /// The field selector of a list, watch or deletecollection, unparsed.
     pub field_selector: &'a str,
+}
+
+impl RequestInfo {
+    /// What an authorizer is asked.
+    pub fn attributes<'a>(&'a self, user: &'a UserInfo, query: &'a Query) -> Attributes<'a> {
+        let selects = matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
+        let selector = |key: &str| query.get(key).filter(|_| selects).unwrap_or_default();
+        Attributes {
+            user,
+            verb: &self.verb,
+            group: &self.group,
+            version: &self.version,
+            resource: &self.resource,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            path: &self.path,
+            is_resource: self.is_resource,
+            label_selector: selector("labelSelector"),
+            field_selector: selector("fieldSelector"),
+        }
+    }
 }
 
 /// What an authorizer says.
@@ -204,7 +228,7 @@ pub trait ListFilter: Send + Sync {
 /// A request that is answered, not stored: access reviews, token reviews, token requests.
 pub struct Ask<'a> {
     /// What the request is about.
-    pub info: &'a crate::info::RequestInfo,
+    pub info: &'a RequestInfo,
     /// Who asks.
     pub user: &'a UserInfo,
     /// The body, decoded.
@@ -247,7 +271,7 @@ pub struct Audited<'a> {
     /// How far it has come.
     pub stage: AuditStage,
     /// What it is about.
-    pub info: &'a crate::info::RequestInfo,
+    pub info: &'a RequestInfo,
     /// The full request URI.
     pub uri: &'a str,
     /// Who, after impersonation.

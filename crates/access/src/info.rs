@@ -2,9 +2,7 @@
 
 use http::Method;
 
-use crate::hooks::Attributes;
 use crate::query::Query;
-use crate::user::UserInfo;
 
 /// What a request is about, as upstream's RequestInfo.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,26 +108,6 @@ impl RequestInfo {
     /// Whether the path goes to one object or below it.
     pub fn is_named_path(&self) -> bool {
         self.is_named() || !self.subresource.is_empty()
-    }
-
-    /// What an authorizer is asked.
-    pub fn attributes<'a>(&'a self, user: &'a UserInfo, query: &'a Query) -> Attributes<'a> {
-        let selects = matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
-        let selector = |key: &str| query.get(key).filter(|_| selects).unwrap_or_default();
-        Attributes {
-            user,
-            verb: &self.verb,
-            group: &self.group,
-            version: &self.version,
-            resource: &self.resource,
-            subresource: &self.subresource,
-            namespace: &self.namespace,
-            name: &self.name,
-            path: &self.path,
-            is_resource: self.is_resource,
-            label_selector: selector("labelSelector"),
-            field_selector: selector("fieldSelector"),
-        }
     }
 }
 

@@ -307,7 +307,7 @@ fn check(path: &Path, monitor: &Monitor) -> Result<(), ConfigError> {
                     ("pattern", &rule.pattern),
                     ("recoverPattern", &rule.recover_pattern),
                 ] {
-                    if let Err(error) = crate::rules::compile(pattern) {
+                    if let Err(error) = crate::pattern::compile(pattern) {
                         return fail(format!("rules[{place}].{field}"), error.to_string());
                     }
                 }

@@ -9,6 +9,7 @@ pub mod exporter;
 pub mod kmsg;
 pub mod layout;
 pub mod monitor;
+pub mod pattern;
 pub mod plugin;
 pub mod rules;
 pub mod services;

@@ -3,15 +3,13 @@
 use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 use regex_automata::meta;
 use regex_automata::util::syntax;
 
 use crate::config::{DefaultCondition, LogMonitor, Rule};
+use crate::pattern::compile;
 use crate::status::{Condition, Event, Severity, Status, Truth, change_event};
-
-/// A pattern that would need a larger program than this is refused.
-const PATTERN_LIMIT_BYTES: usize = 1 << 20;
 
 /// One log record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,19 +18,6 @@ pub struct Line {
     pub at: Timestamp,
     /// Its text without the line end.
     pub text: String,
-}
-
-/// Compiles a rule's pattern as upstream reads it: ASCII classes, anchored at the end of the newest line by
-/// appended text (so of `a|b` only `b` is anchored).
-///
-/// # Errors
-/// When it is not a regular expression or too large.
-pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
-    let anchored = format!("{pattern}\\z");
-    RegexBuilder::new(&anchored)
-        .unicode(false)
-        .size_limit(PATTERN_LIMIT_BYTES)
-        .build()
 }
 
 struct Compiled {

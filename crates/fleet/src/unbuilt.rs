@@ -5,7 +5,7 @@ use mainstay_api::{
     ClusterDeployment, NodePoolSpec, OSImageSpec, cluster::ControlPlaneType, pool::UpdatePolicy,
 };
 
-use crate::validate::{FieldError, Rule};
+use crate::validate::error::{FieldError, Rule};
 
 /// A field, whether it asks for something that is not built, and what to do instead.
 type Row<'a> = (&'a str, bool, &'a str);

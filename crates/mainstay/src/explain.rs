@@ -1,6 +1,6 @@
 //! The catalogue of failures: a stable id each, what it means, and what helps. `mainstay explain ID` prints it.
 
-use crate::outcome::Code;
+use crate::exit::Code;
 
 /// One kind of failure.
 #[derive(Debug)]

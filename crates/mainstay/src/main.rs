@@ -2,12 +2,14 @@
 
 mod args;
 mod commands;
+mod exit;
 mod explain;
 mod manager;
 mod outcome;
 mod output;
 #[cfg(test)]
 mod reference;
+mod small;
 
 use std::process::ExitCode;
 
@@ -21,7 +23,8 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
-    let output = output::Output::new(&args.global);
+    let global = &args.global;
+    let output = output::Output::new(global.output, global.progress, global.color);
     match commands::dispatch(args, &output) {
         Ok(code) => code.into(),
         Err(failure) => {

@@ -8,7 +8,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mainstay_base::clock::{Clock, SystemClock};
 use serde_json::json;
 
-use crate::args::Global;
 use crate::outcome::Failure;
 
 /// The version of every JSON document this binary prints.
@@ -60,21 +59,21 @@ pub struct Output {
 }
 
 impl Output {
-    /// Decides by flags, environment and terminal.
-    pub fn new(global: &Global) -> Self {
+    /// Decides by what was asked for, environment and terminal.
+    pub fn new(format: Format, progress: ProgressMode, color: ColorMode) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let progress = match global.progress {
+        let progress = match progress {
             ProgressMode::Auto if !terminal => ProgressMode::Plain,
             mode => mode,
         };
-        let wanted = match global.color {
+        let wanted = match color {
             ColorMode::Auto => terminal,
             ColorMode::Always => true,
             ColorMode::Never => false,
         };
         let color = wanted && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Output {
-            format: global.output,
+            format,
             progress,
             color,
             clock: SystemClock::new(),

@@ -19,5 +19,6 @@ pub mod qos;
 pub mod reserve;
 pub mod resize;
 pub mod shutdown;
+pub mod truth;
 
 use mainstay_cri as cri;

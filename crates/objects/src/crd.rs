@@ -1,6 +1,7 @@
 //! Custom resource definitions: checked and compiled into kinds that prune, default and validate their objects.
 
 mod library;
+mod rule;
 mod rules;
 mod schema;
 mod shape;

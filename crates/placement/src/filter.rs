@@ -1,10 +1,9 @@
 //! Filters: may this pod run on this node? One [`Filter`] per pod holds what is computed once.
 
-use mainstay_semantics::node_affinity;
 use mainstay_semantics::toleration::{Effect, Taint, first_untolerated, tolerated};
 
 use crate::interpod::PodRules;
-use crate::node::{Node, NodeInfo};
+use crate::node::{Node, NodeInfo, affinity_matches};
 use crate::pod::Shape;
 use crate::reason::Reason;
 use crate::snapshot::Snapshot;
@@ -115,16 +114,6 @@ pub fn static_reason(shape: &Shape, info: &NodeInfo) -> Option<Reason> {
         });
     }
     (!affinity_matches(shape, info)).then_some(Reason::NodeAffinity)
-}
-
-/// Checks `nodeSelector` and required node affinity.
-pub fn affinity_matches(shape: &Shape, info: &NodeInfo) -> bool {
-    node_affinity::fits(
-        &shape.node_selector,
-        shape.node_affinity.as_ref(),
-        &info.name,
-        &info.labels,
-    )
 }
 
 fn bears_cordon(shape: &Shape) -> bool {

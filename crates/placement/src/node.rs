@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mainstay_semantics::node_affinity;
 use mainstay_semantics::toleration::Taint;
 
 use crate::input;
-use crate::pod::{HostPort, Pod};
+use crate::pod::{HostPort, Pod, Shape};
 use crate::resources::{Resources, pods_allowed};
 
 /// What does not change when pods come and go.
@@ -30,6 +31,16 @@ pub struct NodeInfo {
     pub images: BTreeMap<String, i64>,
     /// Whether it reports itself ready.
     pub ready: bool,
+}
+
+/// Checks `nodeSelector` and required node affinity.
+pub fn affinity_matches(shape: &Shape, info: &NodeInfo) -> bool {
+    node_affinity::fits(
+        &shape.node_selector,
+        shape.node_affinity.as_ref(),
+        &info.name,
+        &info.labels,
+    )
 }
 
 impl NodeInfo {

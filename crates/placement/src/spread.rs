@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use mainstay_semantics::toleration::{Effect, first_untolerated};
 
-use crate::filter::affinity_matches;
-use crate::node::{Node, NodeInfo};
+use crate::node::{Node, NodeInfo, affinity_matches};
 use crate::pod::{Shape, Spread};
 use crate::reason::Reason;
 use crate::snapshot::Snapshot;

@@ -19,6 +19,13 @@ use crate::kinds::{
     PodDisruptionBudget, ReplicaSet, ResourceQuota, Service, ServiceAccount, StatefulSet, StorageClass,
 };
 
+/// Where nodes keep their Leases.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// The ServiceAccount of every namespace.
+pub(crate) const DEFAULT_ACCOUNT: &str = "default";
+/// The ConfigMap of every namespace that holds the authority's certificate.
+pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
+
 /// How long a controller waits to see its own writes come back; longer means the watch is broken, and then the next
 /// pass works on what is known.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
@@ -108,15 +115,10 @@ impl Caches {
             deployments: Tracked::start(client, all(), stop),
             jobs: Tracked::start(client, all(), stop),
             nodes: Tracked::start(client, all(), stop),
-            leases: Tracked::of(Cache::start_in(
-                client,
-                crate::node::LEASE_NAMESPACE,
-                all(),
-                stop.clone(),
-            )),
+            leases: Tracked::of(Cache::start_in(client, LEASE_NAMESPACE, all(), stop.clone())),
             namespaces: Tracked::start(client, all(), stop),
-            accounts: Tracked::start(client, named(crate::account::DEFAULT_ACCOUNT), stop),
-            root_cas: Tracked::start(client, named(crate::account::ROOT_CA), stop),
+            accounts: Tracked::start(client, named(DEFAULT_ACCOUNT), stop),
+            root_cas: Tracked::start(client, named(ROOT_CA), stop),
             services: Tracked::start(client, all(), stop),
             slices: Tracked::start(client, all(), stop),
             requests: Tracked::start(client, all(), stop),

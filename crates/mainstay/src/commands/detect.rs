@@ -25,7 +25,7 @@ pub fn run(args: &DetectArgs) -> Outcome {
         let clock = SystemClock::shared();
         let stop = CancellationToken::new();
         super::stop_on_signals(&stop)?;
-        super::keep_small();
+        crate::small::keep_small();
         let (client, node) = tokio::select! {
             () = stop.cancelled() => return Ok(Code::Ok),
             reached = reach(args, &clock) => reached?,

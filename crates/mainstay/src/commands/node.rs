@@ -71,7 +71,7 @@ pub fn run(args: &NodeArgs) -> Outcome {
         .map_err(failed)?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        super::keep_small();
+        crate::small::keep_small();
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut power = signal(POWER_LOSS).map_err(failed)?;

@@ -52,7 +52,7 @@ pub fn run(args: &ServerArgs) -> Outcome {
     super::block_on(async {
         let stop = CancellationToken::new();
         super::stop_on_signals(&stop)?;
-        super::keep_small();
+        crate::small::keep_small();
         server::run(server, SystemClock::shared(), stop.cancelled())
             .await
             .map_err(|error| Failure::new("MS-SRV-0001", chain(&error)))?;

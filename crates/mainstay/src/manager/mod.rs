@@ -54,7 +54,7 @@ fn failed(error: impl std::error::Error) -> Failure {
 async fn manage(args: &ManageArgs) -> Outcome {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    crate::commands::keep_small();
+    crate::small::keep_small();
     let layout = Layout::new(&args.data.data_dir);
     layout.make().map_err(failed)?;
     let (clock, stop) = (SystemClock::shared(), CancellationToken::new());

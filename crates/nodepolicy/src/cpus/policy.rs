@@ -13,6 +13,7 @@ use super::topology::{Level, Topology};
 use crate::admission::Refusal;
 use crate::numa::allot::{Asking, Giver, asking, at_once};
 use crate::numa::{Hint, Hints, Mask, hints_for};
+use crate::truth::truth;
 use crate::{podspec, qos};
 
 /// `cpuManagerPolicyOptions`.
@@ -34,15 +35,6 @@ const STRICT: &str = "strict-cpu-reservation";
 const BY_CACHE: &str = "prefer-align-cpus-by-uncorecache";
 /// Options that stand behind a switch which is off.
 const ALPHA: &[&str] = &["align-by-socket", "distribute-cpus-across-cores"];
-
-/// A truth value as the kubelet writes it.
-pub fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
 
 impl Options {
     /// Reads the options.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::KubeletConfiguration;
-use crate::cpus::policy::truth;
+use crate::truth::truth;
 
 /// More memory nodes than this are refused unless an option raises it: hints are made for every subset.
 const DEFAULT_LIMIT: usize = 8;

@@ -1,6 +1,6 @@
 //! Compiled structural schemas: read once from a CRD's `openAPIV3Schema`, with upstream's structural rules checked.
 
-use super::rules::CelRule;
+use super::rule::CelRule;
 use crate::error::FieldError;
 use crate::path::Path;
 use regex::Regex;

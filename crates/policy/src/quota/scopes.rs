@@ -96,13 +96,3 @@ fn crosses_namespaces(spec: &Value) -> bool {
             .any(|term| list(&term["namespaces"]).next().is_some() || !term["namespaceSelector"].is_null())
     })
 }
-
-/// Whether the pod sets resources for itself as a whole, which lifts the demand on each container.
-pub(super) fn has_pod_level(spec: &Value) -> bool {
-    let set = |side: &str| {
-        spec["resources"][side]
-            .as_object()
-            .is_some_and(|set| !set.is_empty())
-    };
-    set("requests") || set("limits")
-}

@@ -202,7 +202,7 @@ fn concerns_pods(name: &str) -> bool {
 pub fn missing(quota: &Value, pod: &Value) -> Option<Refusal> {
     let spec = &pod["spec"];
     let hard = quota["spec"]["hard"].as_object()?;
-    if super::scopes::has_pod_level(spec) {
+    if has_pod_level(spec) {
         return None;
     }
     let mut lacking: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -232,4 +232,14 @@ pub fn missing(quota: &Value, pod: &Value) -> Option<Refusal> {
         quota: quota["metadata"]["name"].as_str().unwrap_or_default().to_string(),
         missing,
     })
+}
+
+/// Whether the pod sets resources for itself as a whole, which lifts the demand on each container.
+fn has_pod_level(spec: &Value) -> bool {
+    let set = |side: &str| {
+        spec["resources"][side]
+            .as_object()
+            .is_some_and(|set| !set.is_empty())
+    };
+    set("requests") || set("limits")
 }

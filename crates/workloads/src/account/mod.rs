@@ -8,11 +8,9 @@ use mainstay_control::{Controller, Error, ObjectKey, Requeue};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::context::Context;
+use crate::context::{Context, DEFAULT_ACCOUNT, ROOT_CA};
 use crate::kinds::{ConfigMap, Namespace, ServiceAccount};
 
-pub(crate) const DEFAULT_ACCOUNT: &str = "default";
-pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
 const CA_KEY: &str = "ca.crt";
 
 #[derive(Debug, PartialEq)]

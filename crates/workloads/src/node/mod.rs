@@ -15,15 +15,12 @@ use mainstay_control::{Error, EventKind, ObjectKey, events};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::context::Context;
+use crate::context::{Context, LEASE_NAMESPACE};
 use crate::kinds::{Node, Pod};
 use crate::owner::is_ended;
 use crate::pods::set_condition;
 use health::{Heartbeat, Step};
 use zones::Zones;
-
-/// Where nodes keep their Leases.
-pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// When nodes count as lost, and how fast their pods are evicted.
 #[derive(Debug, Clone)]
