@@ -5,7 +5,7 @@ DATA_DIR ?= /var/lib/mainstay
 PROFILE ?= release
 BIN := target/release/mainstay
 
-.PHONY: help setup setup-clients interop build up down test test-all lint check fix bench oracle fuzz clean
+.PHONY: help setup setup-clients setup-guest interop build up down test test-all lint check fix bench oracle fuzz clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -15,6 +15,9 @@ setup: ## Install missing distribution packages (needs root)
 
 setup-clients: ## Install the pinned clients that the tests drive
 	@scripts/setup-clients
+
+setup-guest: ## Install an emulator and a kernel for the tests in an emulated machine
+	@scripts/setup-guest
 
 build: setup ## Build the binary
 	$(CARGO) build --release --locked -p mainstay
@@ -29,7 +32,7 @@ test: setup setup-clients ## Unit, integration and essential end-to-end tests (a
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 
-test-all: setup setup-clients ## Everything, with the full figures of crash, fuzz and load tests
+test-all: setup setup-clients setup-guest ## Everything, with the full figures of crash, fuzz and load tests
 	$(CARGO) build --workspace --all-targets --locked
 	MAINSTAY_TEST_TIER=full $(CARGO) test --workspace --locked
 

@@ -5,6 +5,7 @@
 mod bench;
 mod client;
 mod fuzz;
+mod guest;
 mod oracle;
 mod site;
 mod trial;
@@ -33,7 +34,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Put the node agent through one trial on real parts (root): `kill` or `away`.
+    /// Put the node agent through one trial on real parts (root): `kill`, `away`; in an emulated machine `cgroups`
+    /// (plain folders) and `slices` (systemd's).
     Trial {
         /// The trial's name.
         name: String,

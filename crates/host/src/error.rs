@@ -62,6 +62,16 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// systemd refused.
+    #[error("systemd did not {action} {unit}: {message}")]
+    Systemd {
+        /// What was asked for.
+        action: &'static str,
+        /// Of which unit.
+        unit: String,
+        /// Its answer.
+        message: String,
+    },
     /// Something did not happen in time.
     #[error("{what} did not happen within {seconds} s")]
     Timeout {
@@ -75,9 +85,11 @@ pub enum Error {
 impl Classify for Error {
     fn class(&self) -> Class {
         match self {
-            Error::Io { .. } | Error::Program { .. } | Error::Launch { .. } | Error::Timeout { .. } => {
-                Class::Transient
-            }
+            Error::Io { .. }
+            | Error::Program { .. }
+            | Error::Launch { .. }
+            | Error::Systemd { .. }
+            | Error::Timeout { .. } => Class::Transient,
             Error::Missing { .. } => Class::Invalid,
             Error::Damaged { .. } => Class::Bug,
         }

@@ -21,5 +21,6 @@ pub mod preflight;
 pub mod probe;
 pub mod process;
 pub mod supervise;
+pub mod systemd;
 
 pub use error::{Error, Result};

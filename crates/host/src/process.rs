@@ -27,6 +27,22 @@ pub struct Handle {
     fd: OwnedFd,
 }
 
+/// Sets how gladly the kernel ends this process, and those that it starts from now on, when memory runs out (-1000: never,
+/// 1000: first).
+///
+/// # Errors
+/// When the number goes down without CAP_SYS_RESOURCE.
+pub fn set_oom_score_adj(score: i64) -> Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    fs::write(FILE, score.to_string()).map_err(io("write", FILE))
+}
+
+/// Size of a page of memory.
+pub fn page_bytes() -> i64 {
+    // SAFETY: takes no pointer; every kernel knows this number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
+}
+
 impl ProcessId {
     /// Reads the identity of the process that has this pid now; `None` when there is none or it is a zombie.
     pub fn of(pid: u32) -> Option<ProcessId> {

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::NodeAddress;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::events::{EventKind, Recorder};
+use mainstay_nodepolicy::memory_qos::MemoryQos;
 use mainstay_nodepolicy::numa;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::sysctl::AllowList;
 use crate::api::{self, ApiHandle};
-use crate::cgroups::{CgroupTree, Naming};
+use crate::cgroups::{CgroupError, CgroupTree, Naming};
 use crate::context::Shared;
 use crate::cpus::{self, Cpus};
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
@@ -76,6 +77,15 @@ pub enum AgentError {
     Topology {
         /// What is wrong.
         why: String,
+    },
+    /// Nobody makes the cgroups that the configuration wants.
+    #[error(
+        "cgroupDriver: systemd makes no cgroups on this machine; with cgroupfs the agent makes them itself"
+    )]
+    Cgroups {
+        /// Why it does not.
+        #[source]
+        source: CgroupError,
     },
     /// The runtime's address cannot be used.
     #[error(transparent)]
@@ -167,6 +177,10 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
     let cgroups = kubelet
         .cgroups_per_qos
         .then(|| CgroupTree::new(&settings.dirs.cgroups, &kubelet.cgroup_root, naming));
+    if let Some(tree) = &cgroups {
+        tree.maker_answers()
+            .map_err(|source| AgentError::Cgroups { source })?;
+    }
     let sysctls = AllowList::of_node(&facts.kernel, &kubelet.allowed_unsafe_sysctls)
         .map_err(|why| AgentError::Sysctls { why })?;
     let cpus =
@@ -213,13 +227,27 @@ fn node_side(settings: &Settings, facts: &Facts) -> NodeSide {
             seccomp_profiles: settings.dirs.root.join("seccomp").display().to_string(),
         },
         memory_bytes: facts.memory_bytes,
-        oom_group: settings.dirs.cgroups.join("cgroup.controllers").exists()
-            && kubelet.single_process_oom_kill != Some(true),
+        oom_group: is_v2(settings) && kubelet.single_process_oom_kill != Some(true),
+        memory_qos: memory_qos(settings, facts),
         hugepage_sizes: facts.hugepages.iter().map(|(size, _)| *size).collect(),
         quota_period_us: kubelet
             .cpu_cfs_quota
             .then_some(kubelet.cpu_cfs_quota_period.as_micros() as i64),
     }
+}
+
+fn is_v2(settings: &Settings) -> bool {
+    settings.dirs.cgroups.join("cgroup.controllers").exists()
+}
+
+/// How memory is protected and throttled, which only cgroup v2 can.
+fn memory_qos(settings: &Settings, facts: &Facts) -> Option<MemoryQos> {
+    let kubelet = &settings.kubelet;
+    let capacity = reserve::capacity(facts, kubelet, None);
+    let allocatable = reserve::allocatable(&capacity, kubelet, &kubelet.hard_thresholds());
+    let page = mainstay_host::process::page_bytes();
+    let memory = allocatable.get("memory").copied().unwrap_or(0);
+    MemoryQos::new(kubelet, memory, page).filter(|_| is_v2(settings))
 }
 
 /// Makes the top of the cgroup tree; a kernel that refuses costs the limits, not the node.
@@ -248,7 +276,10 @@ fn make_cgroups(shared: &Shared) {
         if !enforced(what) && !compressible {
             continue;
         }
-        let limits = node_cgroups::limits(&reserve::amounts(reserved), compressible);
+        let mut limits = node_cgroups::limits(&reserve::amounts(reserved), compressible);
+        if shared.node_side.memory_qos.is_some() {
+            limits.protected.min = limits.memory;
+        }
         if let Err(error) = tree.limit_group(&tree.daemon_path(cgroup), &limits) {
             tracing::warn!(what, error = chain(&error), "could not enforce a reservation");
         }

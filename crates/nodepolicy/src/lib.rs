@@ -8,6 +8,7 @@ pub mod cpus;
 pub mod devices;
 pub mod eviction;
 pub mod facts;
+pub mod memory_qos;
 pub mod node_cgroups;
 pub mod node_status;
 pub mod numa;

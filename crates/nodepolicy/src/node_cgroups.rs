@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use mainstay_semantics::qos::Class;
 
 use crate::amount::{self, Amounts};
+use crate::memory_qos::Protected;
 use crate::qos::{self, MIN_SHARES, shares};
 
 /// Limits of a cgroup for a list of resources; what the list does not name is not limited.
@@ -19,6 +20,8 @@ pub struct GroupLimits {
     pub pids: Option<i64>,
     /// Bytes by page size.
     pub hugepages: BTreeMap<i64, i64>,
+    /// Memory that the kernel leaves alone.
+    pub protected: Protected,
 }
 
 /// The limits for these resources; with `compressible_only` those that slow down and never kill.
@@ -39,12 +42,27 @@ pub fn limits(of: &Amounts, compressible_only: bool) -> GroupLimits {
         memory: of.get("memory").copied(),
         pids: of.get("pid").copied(),
         hugepages: pages.collect(),
+        ..Default::default()
     }
 }
 
-/// Limits of the cgroups of the two lower classes. Guaranteed pods have no cgroup of their own and no limits but theirs.
+/// Memory that pods of a class request together, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// By Guaranteed pods.
+    pub guaranteed: i64,
+    /// By Burstable pods.
+    pub burstable: i64,
+}
+
+/// Limits of the cgroups of the two lower classes. Guaranteed pods have no cgroup of their own: what is set for them is
+/// set for all pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tiers {
+    /// Of all pods together.
+    pub guaranteed: GroupLimits,
+    /// What the limits were made from.
+    pub requested_memory: Requested,
     /// Of Burstable pods.
     pub burstable: GroupLimits,
     /// Of BestEffort pods.
@@ -55,7 +73,7 @@ impl Tiers {
     /// The limits of a class, if it has any.
     pub fn of(&self, class: Class) -> Option<&GroupLimits> {
         match class {
-            Class::Guaranteed => None,
+            Class::Guaranteed => Some(&self.guaranteed).filter(|limits| **limits != GroupLimits::default()),
             Class::Burstable => Some(&self.burstable),
             Class::BestEffort => Some(&self.best_effort),
         }
@@ -91,6 +109,11 @@ pub fn tiers<'p>(
         ..Default::default()
     };
     Tiers {
+        guaranteed: GroupLimits::default(),
+        requested_memory: Requested {
+            guaranteed,
+            burstable,
+        },
         burstable: group(shares(cpu), for_burstable),
         best_effort: group(MIN_SHARES, for_best_effort),
     }

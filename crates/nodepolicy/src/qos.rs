@@ -9,6 +9,7 @@ use mainstay_semantics::quantity::Quantity;
 use mainstay_semantics::resource_name::is_pod_level;
 
 use crate::amount::{self, Amounts};
+use crate::memory_qos::Protected;
 
 /// Shares of a container without a cpu request.
 pub const MIN_SHARES: i64 = 2;
@@ -130,6 +131,8 @@ pub struct PodCgroup {
     pub pids: Option<i64>,
     /// Bytes of hugepages by page size in bytes.
     pub hugepages: BTreeMap<i64, i64>,
+    /// Memory that the kernel leaves alone.
+    pub protected: Protected,
 }
 
 /// The limits of a pod's own cgroup: quota and memory only when every container has that limit.
@@ -198,12 +201,22 @@ pub fn container_limits(
     let given = container.resources.as_ref();
     let requests = amount::amounts(given.and_then(|r| r.requests.as_ref()));
     let limits = amount::amounts(given.and_then(|r| r.limits.as_ref()));
-    let cpu_limit = limits.get("cpu").copied().unwrap_or(0);
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.resources.as_ref()?.limits.as_ref());
+    let of_pod = amount::amounts(of_pod);
+    // A container without a limit may use what its pod may.
+    let limit = |name: &str| {
+        let own = limits.get(name).copied().filter(|limit| *limit != 0);
+        own.or_else(|| of_pod.get(name).copied()).unwrap_or(0)
+    };
+    let cpu_limit = limit("cpu");
     let cpu = requests.get("cpu").copied().unwrap_or(cpu_limit);
     ContainerLimits {
         shares: shares(cpu),
         quota_us: quota_period.map_or(0, |period| quota(cpu_limit, period)),
-        memory: limits.get("memory").copied().unwrap_or(0),
+        memory: limit("memory"),
         oom_score_adj: oom_score(pod, container, node_memory),
     }
 }
@@ -250,6 +263,20 @@ mod tests {
         let limits = container_limits(&pod, &spec.containers[0], 1 << 30, Some(100_000));
         assert_eq!((limits.shares, limits.quota_us), (256, 50_000));
         assert_eq!(limits.oom_score_adj, 1000 - 62);
+    }
+
+    #[test]
+    fn a_container_without_a_limit_has_its_pods() {
+        let mut pod = pod(json!({"limits": {"memory": "1Mi"}}));
+        let spec = pod.spec.as_mut().expect("set");
+        spec.resources =
+            serde_json::from_value(json!({"limits": {"cpu": "500m", "memory": "4Mi"}})).expect("valid");
+        let container = spec.containers[0].clone();
+        let limits = container_limits(&pod, &container, 1 << 30, Some(100_000));
+        assert_eq!(
+            (limits.shares, limits.quota_us, limits.memory),
+            (512, 50_000, 1 << 20)
+        );
     }
 
     #[test]

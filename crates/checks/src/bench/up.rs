@@ -16,6 +16,7 @@ use mainstay_base::clock::{Clock, SystemClock};
 use serde_json::json;
 
 use super::{Figure, Report};
+use crate::site::patience;
 
 /// Objects that are in the store when the server starts.
 const OBJECTS: usize = 1_000;
@@ -81,7 +82,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 /// Waits until `/readyz` says ok; looks often, since this is what is measured.
 pub async fn ready(client: &Client) -> Result<()> {
     let clock = SystemClock::new();
-    while clock.monotonic() < LIMIT {
+    while clock.monotonic() < patience(LIMIT) {
         let request = hyper::Request::get("/readyz").body(Vec::new())?;
         if client.request_text(request).await.is_ok_and(|text| text == "ok") {
             return Ok(());
@@ -110,7 +111,7 @@ pub fn server(data: &Path, port: u16) -> Result<Process> {
 pub async fn until_file(path: &Path) -> Result<()> {
     let clock = SystemClock::new();
     while !path.exists() {
-        if clock.monotonic() > LIMIT {
+        if clock.monotonic() > patience(LIMIT) {
             bail!("no {} within {LIMIT:?}", path.display());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,6 +5,7 @@ pub mod world;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -14,6 +15,22 @@ const INSIDE: &str = "MAINSTAY_CHECKS_SITE";
 /// The folder of this run, for the process inside.
 pub fn inside() -> Option<PathBuf> {
     std::env::var_os(INSIDE).map(PathBuf::from)
+}
+
+/// Set in a machine that is all ours, an emulated one: nothing there needs to be kept apart.
+pub const MACHINE: &str = "MAINSTAY_CHECKS_MACHINE";
+
+/// Whether the whole machine is ours.
+pub fn has_machine() -> bool {
+    std::env::var_os(MACHINE).is_some()
+}
+
+/// A time limit: longer where every instruction is emulated.
+pub fn patience(usual: Duration) -> Duration {
+    match has_machine() {
+        true => usual * 8,
+        false => usual,
+    }
 }
 
 /// Runs this program again with these arguments inside new namespaces, and undoes what outlives them; what it printed.

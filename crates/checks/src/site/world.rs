@@ -14,6 +14,7 @@ use mainstay_controlplane::Certificates;
 use mainstay_cri::Cri;
 use serde_json::{Value, json};
 
+use super::{has_machine, patience};
 use crate::bench::up::{Process, binary, client, free_port, ready, server, until_file, used};
 
 /// The cgroup below which everything of the run in this folder is.
@@ -37,6 +38,16 @@ pub struct Writes {
     pub leases: u64,
     /// Of everything else.
     pub others: u64,
+}
+
+/// How containerd is to treat cgroups and scores.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Runtime {
+    /// Whether it asks systemd for cgroups.
+    pub systemd: bool,
+    /// Whether the whole kernel is its own: processes may be made less likely victims than they are, and hugepages of
+    /// containers are limited.
+    pub unrestricted: bool,
 }
 
 /// Everything that runs.
@@ -73,9 +84,12 @@ fn private_folders(folder: &Path) -> Result<()> {
         "mkdir -p {f}/etc {f}/etc-work {f}/lib {f}/log {f}/tmp
          mount -t overlay overlay -o lowerdir=/etc,upperdir={f}/etc,workdir={f}/etc-work /etc
          mount --bind {f}/lib /var/lib; mount --bind {f}/log /var/log
-         mount -t tmpfs tmpfs /run; mkdir -p /run/lock /etc/cni/net.d
-         ip link set lo up"
-    ))?;
+         mount -t tmpfs tmpfs /run; mkdir -p /run/lock"
+    ))
+}
+
+fn pod_network() -> Result<()> {
+    sh("mkdir -p /etc/cni/net.d; ip link set lo up")?;
     let network = json!({
         "cniVersion": "0.4.0", "name": "checks", "plugins": [{
             "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
@@ -86,8 +100,9 @@ fn private_folders(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn containerd_config(folder: &Path) -> String {
+fn containerd_config(folder: &Path, runtime: Runtime) -> String {
     let folder = folder.display();
+    let (systemd, restrict) = (runtime.systemd, !runtime.unrestricted);
     format!(
         r#"version = 2
 root = "{folder}/containerd"
@@ -97,19 +112,24 @@ oom_score = 0
 address = "/run/containerd/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE}"
-restrict_oom_score_adj = true
+restrict_oom_score_adj = {restrict}
+disable_hugetlb_controller = {restrict}
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "/etc/cni/net.d"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = {systemd}
 "#
     )
 }
 
-async fn start_containerd(folder: &Path) -> Result<Process> {
+async fn start_containerd(folder: &Path, runtime: Runtime) -> Result<Process> {
     let config = folder.join("containerd.toml");
-    std::fs::write(&config, containerd_config(folder))?;
+    std::fs::write(&config, containerd_config(folder, runtime))?;
     let log = std::fs::File::create(folder.join("containerd.log"))?;
     let mut command = Command::new("containerd");
     command.arg("-c").arg(&config);
@@ -117,7 +137,7 @@ async fn start_containerd(folder: &Path) -> Result<Process> {
     let cri = Cri::new(ENDPOINT)?;
     let clock = SystemClock::new();
     while cri.version().await.is_err() {
-        if clock.monotonic() > LIMIT {
+        if clock.monotonic() > patience(LIMIT) {
             bail!("containerd does not start");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -150,8 +170,17 @@ fn configuration(folder: &Path, more: &Value) -> Value {
 impl World {
     /// Starts containerd and the API server.
     pub async fn start(folder: &Path) -> Result<World> {
-        private_folders(folder)?;
-        let containerd = start_containerd(folder).await?;
+        Self::start_with(folder, Runtime::default()).await
+    }
+
+    /// The same with a runtime of this kind.
+    pub async fn start_with(folder: &Path, runtime: Runtime) -> Result<World> {
+        std::fs::create_dir_all(folder)?;
+        if !has_machine() {
+            private_folders(folder)?;
+        }
+        pod_network()?;
+        let containerd = start_containerd(folder, runtime).await?;
         let (data, port) = (folder.join("data"), free_port()?);
         let server = server(&data, port)?;
         until_file(&data.join("admin.kubeconfig")).await?;
@@ -282,7 +311,7 @@ impl World {
             if conditions.is_some_and(|all| all.iter().any(is_ready)) {
                 return Ok(());
             }
-            if clock.monotonic() > LIMIT {
+            if clock.monotonic() > patience(LIMIT) {
                 let log = self.agent_log();
                 bail!("the node is not ready within {LIMIT:?}; the agent said:\n{log}");
             }
@@ -290,7 +319,8 @@ impl World {
         }
     }
 
-    fn agent_pid(&self) -> Result<u32> {
+    /// The agent's process.
+    pub fn agent_pid(&self) -> Result<u32> {
         Ok(self.agent.as_ref().context("no agent runs")?.0.id())
     }
 

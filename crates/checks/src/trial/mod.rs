@@ -1,6 +1,8 @@
-//! Trials of the node agent on real parts, each in namespaces of its own: what it goes through, and what must hold then.
+//! Trials of the node agent on real parts, each in namespaces or on a machine of its own: what it goes through, and what
+//! must hold then.
 
 mod away;
+mod cgroups;
 mod kill;
 mod runtime;
 
@@ -14,19 +16,23 @@ use kube::api::PostParams;
 use mainstay_base::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
+use crate::guest;
 use crate::site::world::{IMAGE, NODE, World};
-use crate::site::{enter, inside};
+use crate::site::{enter, inside, patience};
 
 /// Longest wait for one thing.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Runs a trial; fails with what did not hold.
 pub fn run(name: &str) -> Result<()> {
-    if !["kill", "away"].contains(&name) {
-        bail!("no trial {name}; there are: kill away");
+    if !["kill", "away", "cgroups", "slices"].contains(&name) {
+        bail!("no trial {name}; there are: kill away cgroups slices");
     }
     let Some(folder) = inside() else {
-        return enter(&["trial", name]).map(drop);
+        return match name {
+            "cgroups" | "slices" => guest::run(&["trial", name]),
+            _ => enter(&["trial", name]).map(drop),
+        };
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -41,10 +47,11 @@ pub fn run(name: &str) -> Result<()> {
 }
 
 async fn within(name: &str, folder: &Path) -> Result<()> {
-    let world = World::start(folder).await?;
     match name {
-        "kill" => kill::run(world).await,
-        _ => away::run(world).await,
+        "kill" => kill::run(World::start(folder).await?).await,
+        "away" => away::run(World::start(folder).await?).await,
+        "cgroups" => cgroups::run(folder, "cgroupfs").await,
+        _ => cgroups::run(folder, "systemd").await,
     }
 }
 
@@ -86,7 +93,7 @@ async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() 
     loop {
         match condition().await {
             Ok(value) => return Ok(value),
-            Err(why) if clock.monotonic() > limit => {
+            Err(why) if clock.monotonic() > patience(limit) => {
                 return Err(why).with_context(|| format!("{what}: not within {limit:?}"));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,

@@ -10,6 +10,7 @@ mod controllers;
 mod crash;
 mod dashboard;
 mod faults;
+mod guest;
 #[cfg(feature = "interop")]
 mod interop;
 mod local;

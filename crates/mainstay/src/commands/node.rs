@@ -64,6 +64,12 @@ fn runtime_present(endpoint: &str) -> Result<(), Failure> {
 pub fn run(args: &NodeArgs) -> Outcome {
     let settings = settings(args)?;
     runtime_present(&settings.kubelet.container_runtime_endpoint)?;
+    if let Err(error) = mainstay_host::process::set_oom_score_adj(settings.kubelet.oom_score_adj) {
+        tracing::info!(
+            error = chain(&error),
+            "the agent stays as likely to be ended as other processes"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,15 +1,21 @@
-//! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, named for cgroupfs or systemd.
+//! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, made as folders or as slices of systemd.
+
+mod slices;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mainstay_host::systemd::{Property, Systemd};
 pub use mainstay_nodepolicy::cgroup_name as name;
+use mainstay_nodepolicy::memory_qos::Protected;
 use mainstay_semantics::qos::Class;
 
 use crate::node_cgroups::{GroupLimits, Tiers};
 use crate::qos::{PodCgroup, weight};
 pub use name::Naming;
+pub use usage::Usage;
 
 /// v1 hierarchies in which the agent sets limits; the runtime makes the others itself.
 const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "memory", "pids", "hugetlb"];
@@ -37,17 +43,26 @@ fn page_size_name(bytes: i64) -> String {
 
 /// Why a cgroup could not be made or set.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to {action} {path}")]
-pub struct CgroupError {
-    action: &'static str,
-    path: String,
-    #[source]
-    source: io::Error,
+pub enum CgroupError {
+    /// The kernel refused.
+    #[error("failed to {action} {path}")]
+    Kernel {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: String,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// systemd refused.
+    #[error(transparent)]
+    Systemd(#[from] mainstay_host::Error),
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
     let path = path.display().to_string();
-    move |source| CgroupError { action, path, source }
+    move |source| CgroupError::Kernel { action, path, source }
 }
 
 /// The tree of one node.
@@ -57,21 +72,8 @@ pub struct CgroupTree {
     root: String,
     naming: Naming,
     v2: bool,
-}
-
-/// Usage of one cgroup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Processor time in nanoseconds.
-    pub cpu_nanos: u64,
-    /// Memory in use, bytes.
-    pub memory_bytes: u64,
-    /// Memory in use without inactive page cache, bytes.
-    pub working_set_bytes: u64,
-    /// Anonymous memory, bytes.
-    pub rss_bytes: u64,
-    /// Processes and threads.
-    pub pids: u64,
+    /// Who makes the cgroups, unless it is the agent.
+    systemd: Option<Systemd>,
 }
 
 impl CgroupTree {
@@ -82,7 +84,16 @@ impl CgroupTree {
             mount: mount.to_path_buf(),
             root: root.trim_end_matches('/').to_owned(),
             naming,
+            systemd: (naming == Naming::Systemd).then(Systemd::default),
         }
+    }
+
+    /// Whether the one who is to make the cgroups is there.
+    ///
+    /// # Errors
+    /// With the systemd driver where systemd does not run.
+    pub fn maker_answers(&self) -> Result<(), CgroupError> {
+        Ok(self.systemd.as_ref().map_or(Ok(()), Systemd::greet)?)
     }
 
     /// Whether the machine uses the unified hierarchy.
@@ -135,7 +146,7 @@ impl CgroupTree {
         let path = self.pod_path(class, uid);
         match self.naming {
             Naming::Cgroupfs => path,
-            Naming::Systemd => path.rsplit('/').next().unwrap_or("").to_owned(),
+            Naming::Systemd => slices::unit(&path).to_owned(),
         }
     }
 
@@ -152,7 +163,21 @@ impl CgroupTree {
         }
     }
 
-    fn make(&self, path: &str) -> Result<(), CgroupError> {
+    /// Has systemd do something to a slice, where it makes the cgroups.
+    fn by_systemd(
+        &self,
+        path: &str,
+        ask: impl FnOnce(&Systemd, &str) -> mainstay_host::Result<()>,
+    ) -> Result<(), CgroupError> {
+        match &self.systemd {
+            Some(systemd) => Ok(slices::patiently(|| ask(systemd, slices::unit(path)))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a cgroup. What systemd does not know of (v1 hierarchies, hugepages) is the agent's also in slices.
+    fn make(&self, path: &str, properties: &[Property]) -> Result<(), CgroupError> {
+        self.by_systemd(path, |systemd, unit| systemd.start_slice(unit, properties))?;
         for folder in self.folders(path) {
             std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
         }
@@ -219,7 +244,19 @@ impl CgroupTree {
         if let Some(pids) = limits.pids {
             self.set(path, "pids", "pids.max", &pids.to_string())?;
         }
+        self.protect(path, limits.protected)?;
         self.limit_hugepages(path, &limits.hugepages)
+    }
+
+    /// Asks the kernel to leave memory alone; only v2 can.
+    fn protect(&self, path: &str, memory: Protected) -> Result<(), CgroupError> {
+        let files = [("memory.min", memory.min), ("memory.low", memory.low)];
+        for (file, bytes) in files.into_iter().filter(|_| self.v2) {
+            if let Some(bytes) = bytes {
+                self.set(path, "memory", file, &bytes.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes `kubepods` and the class cgroups and limits what all pods together may use.
@@ -228,7 +265,7 @@ impl CgroupTree {
     /// When the kernel refuses; the tree may then exist in part.
     pub fn ensure_node(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
         for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
-            self.make(&self.class_path(class))?;
+            self.make(&self.class_path(class), &slices::accounting(self.v2))?;
         }
         self.limit_group(&self.class_path(Class::Guaranteed), limits)
     }
@@ -238,6 +275,10 @@ impl CgroupTree {
     /// # Errors
     /// When it is not there or the kernel refuses.
     pub fn limit_group(&self, path: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
+        let properties = slices::of_group(limits, self.v2);
+        if !properties.is_empty() {
+            self.by_systemd(path, |systemd, unit| systemd.set_properties(unit, &properties))?;
+        }
         if let Some(shares) = limits.shares {
             match self.v2 {
                 true => self.set(path, "cpu", "cpu.weight", &weight(shares).to_string())?,
@@ -250,6 +291,7 @@ impl CgroupTree {
         if let Some(pids) = limits.pids {
             self.set(path, "pids", "pids.max", &pids.to_string())?;
         }
+        self.protect(path, limits.protected)?;
         self.limit_hugepages(path, &limits.hugepages)
     }
 
@@ -270,7 +312,7 @@ impl CgroupTree {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_tiers(&self, tiers: &Tiers) -> Result<(), CgroupError> {
-        for class in [Class::Burstable, Class::BestEffort] {
+        for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
             if let Some(limits) = tiers.of(class) {
                 self.limit_group(&self.class_path(class), limits)?;
             }
@@ -284,7 +326,7 @@ impl CgroupTree {
     /// When the kernel refuses.
     pub fn ensure_pod(&self, class: Class, uid: &str, limits: &PodCgroup) -> Result<(), CgroupError> {
         let path = self.pod_path(class, uid);
-        self.make(&path)?;
+        self.make(&path, &slices::of_pod(limits, self.v2))?;
         self.set_limits(&path, limits)
     }
 
@@ -304,6 +346,7 @@ impl CgroupTree {
     /// Removes a pod's cgroup with everything below from every hierarchy; one with live processes stays.
     pub fn remove_pod(&self, class: Class, uid: &str) {
         let path = self.pod_path(class, uid);
+        self.stop(&path);
         let path = path.trim_start_matches('/');
         let mut tops = vec![self.mount.clone()];
         if !self.v2 {
@@ -312,6 +355,18 @@ impl CgroupTree {
         }
         for top in tops {
             remove_tree(&top.join(path));
+        }
+    }
+
+    /// Has systemd forget a slice in which nothing runs any more.
+    fn stop(&self, path: &str) {
+        let is_there = self.folders(path).iter().any(|folder| folder.is_dir());
+        if !is_there || !self.processes(path).is_empty() {
+            return;
+        }
+        if let Err(error) = self.by_systemd(path, |systemd, unit| systemd.stop(unit)) {
+            let error = mainstay_base::error::chain(&error);
+            tracing::warn!(error, path, "could not stop a pod's slice");
         }
     }
 
@@ -328,72 +383,6 @@ impl CgroupTree {
         let folder = self.mount.join("memory").join(path.trim_start_matches('/'));
         (!self.v2).then_some(folder)
     }
-
-    /// Memory in use, page cache included: one small file.
-    pub fn memory_in_use(&self, path: &str) -> Option<u64> {
-        let file = if self.v2 {
-            "memory.current"
-        } else {
-            "memory.usage_in_bytes"
-        };
-        self.number(path, "memory", file)
-    }
-
-    /// Reads the usage of a cgroup (`/` for the whole machine); `None` when it is not there.
-    pub fn usage(&self, path: &str) -> Option<Usage> {
-        match self.v2 {
-            true => self.usage_v2(path),
-            false => self.usage_v1(path),
-        }
-    }
-
-    /// Reads the usage of a container below its pod's cgroup, which the runtime names after the container's id.
-    pub fn usage_of_container(&self, pod: &str, id: &str) -> Option<Usage> {
-        let plain = format!("{pod}/{id}");
-        self.usage(&plain).or_else(|| {
-            let controller = if self.v2 { "" } else { "memory" };
-            let folder = self.mount.join(controller).join(pod.trim_start_matches('/'));
-            let mut names = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.file_name());
-            let named = names.find(|name| name.to_string_lossy().contains(id))?;
-            self.usage(&format!("{pod}/{}", named.to_string_lossy()))
-        })
-    }
-
-    fn usage_v1(&self, path: &str) -> Option<Usage> {
-        let memory_bytes = self.number(path, "memory", "memory.usage_in_bytes")?;
-        let stat = self.read(path, "memory", "memory.stat").unwrap_or_default();
-        let inactive = keyed(&stat, "total_inactive_file").unwrap_or(0);
-        Some(Usage {
-            cpu_nanos: self.number(path, "cpuacct", "cpuacct.usage").unwrap_or(0),
-            memory_bytes,
-            working_set_bytes: memory_bytes.saturating_sub(inactive),
-            rss_bytes: keyed(&stat, "total_rss").unwrap_or(0),
-            pids: self.number(path, "pids", "pids.current").unwrap_or(0),
-        })
-    }
-
-    fn usage_v2(&self, path: &str) -> Option<Usage> {
-        let stat = self.read(path, "", "memory.stat")?;
-        let memory_bytes = self.number(path, "", "memory.current").or_else(|| {
-            // The root cgroup has no memory.current.
-            Some(keyed(&stat, "anon")? + keyed(&stat, "file")?)
-        })?;
-        let cpu = self.read(path, "", "cpu.stat").unwrap_or_default();
-        let inactive = keyed(&stat, "inactive_file").unwrap_or(0);
-        Some(Usage {
-            cpu_nanos: keyed(&cpu, "usage_usec").unwrap_or(0) * 1000,
-            memory_bytes,
-            working_set_bytes: memory_bytes.saturating_sub(inactive),
-            rss_bytes: keyed(&stat, "anon").unwrap_or(0),
-            pids: self.number(path, "", "pids.current").unwrap_or(0),
-        })
-    }
-}
-
-/// One value of a `key value` file.
-fn keyed(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find(|l| l.split_whitespace().next() == Some(key))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Removes a folder of the cgroup filesystem, deepest first.

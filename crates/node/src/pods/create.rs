@@ -30,6 +30,10 @@ pub fn pod_limits(shared: &Shared, pod: &Pod) -> qos::PodCgroup {
     let spec = pod.spec.clone().unwrap_or_default();
     let mut limits = qos::pod_cgroup(&spec, qos::class(pod), quota, period);
     limits.pids = Some(kubelet.pod_pids_limit).filter(|l| *l > 0);
+    if let Some(policy) = &shared.node_side.memory_qos {
+        let request = qos::pod_requests(pod).get("memory").copied().unwrap_or(0);
+        limits.protected = policy.of_pod(qos::class(pod), request);
+    }
     limits
 }
 

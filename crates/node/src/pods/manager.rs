@@ -246,7 +246,10 @@ impl Manager {
         let memory = crate::own_node::allocatable(&self.shared).get("memory").copied();
         let percent = kubelet.qos_reserved_memory_percent();
         let active = pods.iter().filter(|p| !podspec::is_over(p)).map(|p| &**p);
-        let tiers = node_cgroups::tiers(active, memory, percent);
+        let mut tiers = node_cgroups::tiers(active, memory, percent);
+        if let Some(policy) = &self.shared.node_side.memory_qos {
+            policy.protect_classes(&mut tiers);
+        }
         let mut held = self.tiers.lock();
         if *held == tiers {
             return;

@@ -81,6 +81,7 @@ const FOLLOWED: &[&str] = &[
     "GracefulNodeShutdown",
     "GracefulNodeShutdownBasedOnPodPriority",
     "KubeletCrashLoopBackOffMax",
+    "MemoryQoS",
     "RotateKubeletServerCertificate",
 ];
 /// Names for many gates at once.
@@ -154,9 +155,9 @@ mod tests {
             Err("cannot set feature gate NodeSwap to false, feature is locked to true".to_owned())
         );
         assert_eq!(
-            said("MemoryQoS", true),
+            said("EventedPLEG", true),
             Ok(vec![
-                "featureGates: MemoryQoS switches nothing in this agent".to_owned()
+                "featureGates: EventedPLEG switches nothing in this agent".to_owned()
             ])
         );
         assert_eq!(

@@ -61,12 +61,10 @@ const WITHOUT_EFFECT: &[&str] = &[
     "volumePluginDir",
     "kubeletCgroups",
     "systemCgroups",
-    "oomScoreAdj",
     "containerLogMaxWorkers",
     "tlsCipherSuites",
     "tlsMinVersion",
     "failCgroupV1",
-    "memoryThrottlingFactor",
     "readOnlyPort",
 ];
 
@@ -205,6 +203,10 @@ kubelet_configuration! {
     protect_kernel_defaults: bool = false;
     /// Whether swap on the node is an error.
     fail_swap_on: bool = true;
+    /// Which memory the kernel leaves to pods (gate `MemoryQoS`): `None` or `TieredReservation`.
+    memory_reservation_policy: String = "None".to_owned();
+    /// Where between request and limit a container's memory is throttled (gate `MemoryQoS`).
+    memory_throttling_factor: f64 = 0.9;
     /// Swap configuration: only the default is possible.
     memory_swap: Value = Value::Null;
     /// Size at which a container's log is rotated.
@@ -222,6 +224,8 @@ kubelet_configuration! {
     system_reserved_cgroup: String = String::new();
     /// Cgroup in which `kubeReserved` is enforced.
     kube_reserved_cgroup: String = String::new();
+    /// How gladly the kernel ends the agent itself when memory runs out.
+    oom_score_adj: i64 = -999;
     /// Which of the reservations are enforced.
     enforce_node_allocatable: Vec<String> = vec!["pods".to_owned()];
     /// Sysctls beyond the safe ones that pods may set; `prefix.*` allowed.
@@ -459,6 +463,29 @@ impl KubeletConfiguration {
                 "must be lower than imageGCHighThresholdPercent",
             ),
             (
+                !matches!(
+                    self.memory_reservation_policy.as_str(),
+                    "None" | "TieredReservation"
+                ),
+                "memoryReservationPolicy",
+                "must be None or TieredReservation",
+            ),
+            (
+                self.memory_reservation_policy != "None" && !self.gate("MemoryQoS"),
+                "memoryReservationPolicy",
+                "needs the feature gate MemoryQoS",
+            ),
+            (
+                !(self.memory_throttling_factor > 0.0 && self.memory_throttling_factor <= 1.0),
+                "memoryThrottlingFactor",
+                "must be greater than 0 and less than or equal to 1.0",
+            ),
+            (
+                !(-1000..=1000).contains(&self.oom_score_adj),
+                "oomScoreAdj",
+                "must be between -1000 and 1000, inclusive",
+            ),
+            (
                 self.max_parallel_image_pulls.is_some_and(|most| most < 1),
                 "maxParallelImagePulls",
                 "must be a positive number",
@@ -587,6 +614,9 @@ mod tests {
             "topologyManagerPolicy: strict",
             "{serializeImagePulls: true, maxParallelImagePulls: 2}",
             "imageMaximumGCAge: 1m",
+            "oomScoreAdj: 1001",
+            "memoryReservationPolicy: TieredReservation",
+            "memoryThrottlingFactor: 0",
             "featureGates: {NodeSwap: false}",
         ];
         let said: Vec<String> = texts
@@ -602,6 +632,9 @@ mod tests {
                 "topologyManagerPolicy: must be none, best-effort, restricted or single-numa-node",
                 "maxParallelImagePulls: cannot be larger than 1 unless serializeImagePulls is false",
                 "imageMaximumGCAge: must be longer than imageMinimumGCAge",
+                "oomScoreAdj: must be between -1000 and 1000, inclusive",
+                "memoryReservationPolicy: needs the feature gate MemoryQoS",
+                "memoryThrottlingFactor: must be greater than 0 and less than or equal to 1.0",
                 "featureGates: cannot set feature gate NodeSwap to false, feature is locked to true",
             ]
         );

@@ -9,6 +9,7 @@ use crate::amount;
 use crate::cpus::CpuShare;
 use crate::cri::runtime_v1 as v1;
 use crate::facts::hugepage_name;
+use crate::memory_qos::MemoryQos;
 use crate::plan::spec_hash;
 use crate::qos;
 
@@ -61,6 +62,8 @@ pub struct NodeSide {
     pub memory_bytes: i64,
     /// Whether running out of memory ends all processes of a container together (cgroup v2).
     pub oom_group: bool,
+    /// How memory is protected and throttled; `None`: not at all.
+    pub memory_qos: Option<MemoryQos>,
     /// Quota period in microseconds; `None`: no quotas.
     pub quota_period_us: Option<i64>,
     /// Sizes of the host's hugepages in bytes.
@@ -278,6 +281,24 @@ fn hugepage_limits(container: &Container, sizes: &[i64]) -> Vec<v1::HugepageLimi
     sizes.iter().map(limit).collect()
 }
 
+/// Files of cgroup v2 that the runtime has no other word for.
+fn unified(pod: &Pod, container: &Container, node: &NodeSide) -> HashMap<String, String> {
+    let given = container.resources.as_ref();
+    let memory = |list| amount::amounts(list).get("memory").copied().unwrap_or(0);
+    let (request, limit) = (
+        memory(given.and_then(|r| r.requests.as_ref())),
+        memory(given.and_then(|r| r.limits.as_ref())),
+    );
+    let mut files = node
+        .memory_qos
+        .map(|policy| policy.of_container(qos::class(pod), request, limit))
+        .unwrap_or_default();
+    if node.oom_group {
+        files.insert("memory.oom.group".to_owned(), "1".to_owned());
+    }
+    files
+}
+
 /// The resource part of a container's description. Who has processors to himself needs no quota.
 pub fn resources(
     pod: &Pod,
@@ -287,12 +308,9 @@ pub fn resources(
 ) -> v1::LinuxContainerResources {
     let period = node.quota_period_us.filter(|_| !cpus.exclusive);
     let limits = qos::container_limits(pod, container, node.memory_bytes, period);
-    let group = node
-        .oom_group
-        .then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
     v1::LinuxContainerResources {
         cpuset_cpus: cpus.list.clone(),
-        unified: group.into_iter().collect(),
+        unified: unified(pod, container, node),
         cpu_period: if limits.quota_us > 0 {
             period.unwrap_or(0)
         } else {
@@ -412,6 +430,7 @@ mod tests {
             },
             memory_bytes: 1 << 30,
             oom_group: false,
+            memory_qos: None,
             quota_period_us: Some(100_000),
             hugepage_sizes: vec![2 << 20, 1 << 30],
         }
