@@ -15,6 +15,8 @@ use crate::repeated::Repeated;
 pub const NAMESPACE: &str = "kube-node-lease";
 /// Tries in a row before the next regular renewal.
 const QUICK_TRIES: u32 = 5;
+/// Wait before the first of them; each waits so much longer.
+const QUICK: Duration = Duration::from_millis(200);
 
 fn owner(node: &Node) -> Option<OwnerReference> {
     Some(OwnerReference {
@@ -82,7 +84,6 @@ async fn renew_once(
 pub async fn keep(api: ApiHandle, name: String, seconds: i32, clock: SharedClock) {
     let period = Duration::from_secs(seconds.max(4) as u64) / 4;
     let mut held = None;
-    let mut failures = 0;
     let repeated = Repeated::new(clock.clone());
     loop {
         let client = api.joined().await;
@@ -92,23 +93,20 @@ pub async fn keep(api: ApiHandle, name: String, seconds: i32, clock: SharedClock
                 if let Some(failures) = repeated.works() {
                     tracing::warn!(failures, "the node's lease is renewed again");
                 }
-                failures = 0;
                 period
             }
             failed => {
-                failures += 1;
                 held = None;
                 let why = failed.map_or_else(
                     |_| "no answer in time".to_owned(),
                     |r| r.map_or_else(|e| e.to_string(), |()| String::new()),
                 );
-                if repeated.fails().is_some() {
+                if let Some(failures) = repeated.fails() {
                     tracing::warn!(why, failures, "could not renew the node's lease");
                 }
-                if failures <= QUICK_TRIES {
-                    Duration::from_millis(200) * failures
-                } else {
-                    period
+                match repeated.failures() {
+                    failures if failures <= QUICK_TRIES => QUICK * failures,
+                    _ => period,
                 }
             }
         };

@@ -55,6 +55,13 @@ impl Repeated {
         Some(said.failures)
     }
 
+    /// How often it went wrong since it last went well.
+    pub fn failures(&self) -> u32 {
+        let said = self.said.lock();
+        said.as_ref()
+            .map_or(0, |said| u32::try_from(said.failures).unwrap_or(u32::MAX))
+    }
+
     /// It went well: how often it had gone wrong, if it had.
     pub fn works(&self) -> Option<u64> {
         self.said.lock().take().map(|said| said.failures)
@@ -78,7 +85,9 @@ mod tests {
             clock.advance(Duration::from_secs(1));
         }
         assert_eq!(lines, [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030]);
+        assert_eq!(repeated.failures(), 3600);
         assert_eq!((repeated.works(), repeated.works()), (Some(3600), None));
+        assert_eq!(repeated.failures(), 0);
         assert_eq!(repeated.fails(), Some(1));
     }
 }

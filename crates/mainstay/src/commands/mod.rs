@@ -102,7 +102,15 @@ fn stop_on_signals(stop: &CancellationToken) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says at ERROR, at each request to a server that is away, what its caller learns too and says once in a while.
+const SAID_TWICE: &str = "kube_client::client::builder";
+
 fn start_logging(filter: &str) -> Result<(), Failure> {
+    // What is asked for by name stays.
+    let filter = match filter.contains("kube_client") {
+        true => filter.to_owned(),
+        false => format!("{filter},{SAID_TWICE}=off"),
+    };
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::new("MS-CFG-0003", format!("--log: {error}"))
             .fix("for example --log info or --log mainstay_node=debug")

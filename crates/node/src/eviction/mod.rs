@@ -38,7 +38,7 @@ const QUICKEST_LOOK: Duration = Duration::from_millis(20);
 const NEAR: i64 = 512 << 20;
 /// How fast memory may be taken.
 const FASTEST_MIB_A_MILLISECOND: u64 = 2;
-/// Time between full looks while memory is short and no pod can be evicted.
+/// Time between looks of any kind while memory is short and no pod can be evicted.
 const FRUITLESS: Duration = Duration::from_secs(1);
 /// Longest wait for a victim's end before the next pass.
 const VICTIM_LIMIT: Duration = Duration::from_secs(30);
@@ -72,18 +72,18 @@ pub async fn keep(manager: Arc<Manager>) {
     let mut memory = Memory::default();
     let mut alarms = Arc::new(Vec::new());
     let mut next_look = Duration::ZERO;
-    let mut next_urgent = Duration::ZERO;
     loop {
         let now = node.shared().clock.monotonic();
-        if now >= next_look || (now >= next_urgent && node.memory_is_short()) {
+        let short = node.memory_is_short();
+        if now >= next_look || short {
             let evicted = synchronize(&rules, &mut memory, &node, now).await;
             node.await_end(&evicted).await;
             next_look = now + FULL_LOOK;
-            next_urgent = match evicted.is_empty() {
-                true => now + FRUITLESS,
-                false => Duration::ZERO,
-            };
             alarms = Arc::new(node.marks.iter().filter_map(|mark| node.alarm(mark)).collect());
+            if short && evicted.is_empty() {
+                tokio::time::sleep(FRUITLESS).await;
+                continue;
+            }
         }
         alarm::wait(&alarms, node.pause()).await;
     }

@@ -13,7 +13,7 @@ use super::turn::Turn;
 use crate::context::Shared;
 use crate::cri::runtime_v1 as v1;
 use crate::devices::{self, api::DeviceSpec};
-use crate::plan::{ContainerView, SandboxView};
+use crate::plan::{ContainerView, PodView, SandboxView};
 use crate::podspec::{self, env, runtime_config, security};
 use crate::probes::check::{Outcome, Target, http_get};
 use crate::qos;
@@ -201,6 +201,8 @@ pub struct StartContext<'a> {
     pub objects: &'a Objects,
     /// Pull back-off.
     pub pulls: &'a PullBackoff,
+    /// What the runtime has of it.
+    pub view: &'a PodView,
 }
 
 impl StartContext<'_> {
@@ -223,6 +225,19 @@ impl StartContext<'_> {
             .into(),
             ..self.objects.sources.clone()
         }
+    }
+
+    /// The id of the container whose processes an ephemeral one is to see, if it names one.
+    fn target_of(&self, container: &Container) -> Result<Option<String>, String> {
+        let spec = self.pod.spec.iter();
+        let mut ephemeral = spec.flat_map(|s| s.ephemeral_containers.iter().flatten());
+        let own = ephemeral.find(|e| e.name == container.name);
+        let named = own.and_then(|e| e.target_container_name.as_deref());
+        let Some(name) = named.filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let seen = self.view.latest(name).map(|seen| Some(seen.id.clone()));
+        seen.ok_or_else(|| format!("unable to find target container {name}"))
     }
 
     async fn describe(
@@ -252,13 +267,12 @@ impl StartContext<'_> {
             cdi_devices: given.cdi_devices.into_iter().map(|d| d.name).collect(),
             cpus: self.shared.cpus.share(uid, &container.name),
         };
-        Ok(runtime_config::container(
-            self.pod,
-            container,
-            attempt,
-            prepared,
-            &self.shared.node_side,
-        ))
+        let node_side = &self.shared.node_side;
+        let mut config = runtime_config::container(self.pod, container, attempt, prepared, node_side);
+        if let Some(target) = self.target_of(container)? {
+            share_processes(&mut config, target);
+        }
+        Ok(config)
     }
 
     /// Makes and starts one container.
@@ -357,6 +371,18 @@ impl StartContext<'_> {
             return Err(Waiting::new("PostStartHookError", why));
         }
         Ok(())
+    }
+}
+
+/// Lets a container that would have processes of its own see those of another one.
+fn share_processes(config: &mut v1::ContainerConfig, target_id: String) {
+    let security = config.linux.as_mut().and_then(|l| l.security_context.as_mut());
+    let Some(namespaces) = security.and_then(|s| s.namespace_options.as_mut()) else {
+        return;
+    };
+    if namespaces.pid == v1::NamespaceMode::Container as i32 {
+        namespaces.pid = v1::NamespaceMode::Target as i32;
+        namespaces.target_id = target_id;
     }
 }
 

@@ -142,3 +142,35 @@ pub fn container_view(status: v1::ContainerStatus, sandbox_id: &str) -> Containe
         message_from_log: note(labels::MESSAGE_POLICY).as_deref() == Some("FallbackToLogsOnError"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_runtime_says_of_a_containers_resources_is_read_back() {
+        let linux = v1::LinuxContainerResources {
+            cpu_shares: 102,
+            cpu_quota: 20_000,
+            cpu_period: 100_000,
+            memory_limit_in_bytes: 64 << 20,
+            ..Default::default()
+        };
+        let status = |linux: Option<v1::LinuxContainerResources>| v1::ContainerStatus {
+            resources: linux.map(|linux| v1::ContainerResources {
+                linux: Some(linux),
+                windows: None,
+            }),
+            ..Default::default()
+        };
+        let expected = Reported {
+            cpu_shares: 102,
+            cpu_quota: 20_000,
+            cpu_period: 100_000,
+            memory: 64 << 20,
+        };
+        assert_eq!(container_view(status(Some(linux)), "s").reported, Some(expected));
+        // containerd before 1.7 says nothing.
+        assert_eq!(container_view(status(None), "s").reported, None);
+    }
+}

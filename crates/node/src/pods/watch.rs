@@ -199,23 +199,4 @@ impl Listing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_that_changed_came_or_went_are_looked_at() {
-        let listing = |all: &[(&str, &str, i32)]| {
-            let labels = |uid: &str| HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
-            let items = all
-                .iter()
-                .map(|(uid, id, state)| (labels(uid), (*id).to_owned(), *state, *state == 1));
-            Listing::of(items)
-        };
-        let before = listing(&[("same", "a", 1), ("ended", "b", 1), ("gone", "c", 1)]);
-        let now = listing(&[("same", "a", 1), ("ended", "b", 2), ("new", "d", 1)]);
-        let mut changed: Vec<&String> = before.differences(&now).collect();
-        changed.sort();
-        assert_eq!(changed, ["ended", "gone", "new"]);
-        assert!(now.live.contains("a") && !now.live.contains("b"));
-    }
-}
+mod tests;

@@ -640,6 +640,7 @@ impl Worker {
             sandbox,
             objects,
             pulls: &self.pulls,
+            view,
         };
         let latest = view.latest(&container.name);
         match context.start(container, next_attempt(latest), turn).await {

@@ -37,6 +37,8 @@ fn joined_disks(folder: &Path) {
 const FILLS_VOLUME: &str = "head -c 78643200 /dev/zero > /m/x; sleep 1000";
 const FILLS_LAYER: &str = "head -c 78643200 /dev/zero > /x; sleep 1000";
 const MAKES_FILES: &str = "i=0; while [ $i -lt 4000 ]; do : > /m/$i; i=$((i+1)); done; sleep 1000";
+const MAKES_FILES_IN_LAYER: &str =
+    "mkdir /x; i=0; while [ $i -lt 4000 ]; do : > /x/$i; i=$((i+1)); done; sleep 1000";
 
 #[test]
 fn the_pod_that_fills_a_disk_goes_whichever_disk_it_is() {
@@ -51,6 +53,7 @@ fn the_pod_that_fills_a_disk_goes_whichever_disk_it_is() {
                 least("nodefs.available", "30Mi"),
                 least("nodefs.inodesFree", "300"),
                 least("imagefs.available", "30Mi"),
+                least("imagefs.inodesFree", "300"),
             ]
             .into(),
         );
@@ -77,6 +80,11 @@ fn the_pod_that_fills_a_disk_goes_whichever_disk_it_is() {
                 "layer",
                 FILLS_LAYER,
                 "ephemeral-storage. Threshold quantity: 30Mi, available: ",
+            ),
+            (
+                "layer-inodes",
+                MAKES_FILES_IN_LAYER,
+                "inodes. Threshold quantity: 300, available: ",
             ),
         ];
         for (name, script, expected) in rows {
@@ -120,6 +128,8 @@ fn on_one_disk_the_thresholds_of_images_are_not_looked_at() {
         let hard = [
             least("nodefs.available", "40Mi"),
             least("imagefs.available", "10Gi"),
+            least("nodefs.inodesFree", "300"),
+            least("imagefs.inodesFree", "1000000"),
         ];
         settings.kubelet.eviction_hard = Some(hard.into());
         settings.kubelet.eviction_pressure_transition_period = Duration::from_secs(3);
@@ -130,15 +140,24 @@ fn on_one_disk_the_thresholds_of_images_are_not_looked_at() {
         };
         create("modest", "sleep 1000").await;
         in_phase(&pods, "modest", "Running").await;
-        create("layer", FILLS_LAYER).await;
-        let (reason, message) = eviction(&in_phase(&pods, "layer", "Failed").await);
-        let expected =
-            "The node was low on resource: ephemeral-storage. Threshold quantity: 40Mi, available: ";
-        assert!(
-            reason == "Evicted" && message.starts_with(expected),
-            "{reason}: {message}"
-        );
-        node_is(&nodes, "DiskPressure", "False").await;
+        let rows = [
+            (
+                "layer",
+                FILLS_LAYER,
+                "ephemeral-storage. Threshold quantity: 40Mi",
+            ),
+            ("inodes", MAKES_FILES, "inodes. Threshold quantity: 300"),
+        ];
+        for (name, script, expected) in rows {
+            create(name, script).await;
+            let (reason, message) = eviction(&in_phase(&pods, name, "Failed").await);
+            let expected = format!("The node was low on resource: {expected}, available: ");
+            assert!(
+                reason == "Evicted" && message.starts_with(&expected),
+                "{reason}: {message}"
+            );
+            node_is(&nodes, "DiskPressure", "False").await;
+        }
         is_unharmed(&pods, "modest").await;
         agent.stop().await;
         plane.stop().await;

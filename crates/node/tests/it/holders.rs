@@ -16,12 +16,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(8);
 
 fn pod(name: &str, script: &str, host_network: bool) -> Pod {
-    serde_json::from_value(
-        json!({"metadata": {"name": name, "namespace": "default"}, "spec": {
-        "nodeName": "n1", "terminationGracePeriodSeconds": 1, "hostNetwork": host_network,
-        "containers": [{"name": "a", "image": BUSYBOX, "command": ["sh", "-c", script]}]}}),
+    let container = json!({"name": "a", "image": BUSYBOX, "command": ["sh", "-c", script]});
+    crate::joined::pod(
+        name,
+        json!({"hostNetwork": host_network, "containers": [container]}),
     )
-    .expect("a pod")
 }
 
 /// Lets one pod hold much and another a little of what the threshold is about; the first goes, the second stays.

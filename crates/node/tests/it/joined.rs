@@ -28,7 +28,8 @@ fn condition(node: &Node, kind: &str) -> Option<String> {
         .map(|c| c.status.clone())
 }
 
-fn pod(name: &str, spec: serde_json::Value) -> Pod {
+/// A pod on n1 that ends a second after it is told to.
+pub fn pod(name: &str, spec: serde_json::Value) -> Pod {
     let mut spec = spec;
     spec["nodeName"] = json!("n1");
     spec["terminationGracePeriodSeconds"] = json!(1);

@@ -128,6 +128,10 @@ sandbox_image = "{pause}"
 restrict_oom_score_adj = true
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
+runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "{cni}"

@@ -4,8 +4,10 @@
 mod classes;
 mod defence;
 mod disks;
+mod extras;
 mod holders;
 mod joined;
+mod lives;
 mod machine;
 mod plugin;
 mod resize;

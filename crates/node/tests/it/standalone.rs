@@ -161,6 +161,25 @@ fn the_serving_api_gives_logs_runs_commands_and_streams() {
         if let Ok(answer) = upgraded.await {
             assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         }
+        let checkpoint = async |container: &str| {
+            let path = format!("/checkpoint/default/web-n1/{container}");
+            let head = "HTTP/1.1\r\nhost: n1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            request(port, &format!("POST {path} {head}")).await
+        };
+        let refused = checkpoint("a").await;
+        // containerd learns it with 2.0: what counts is who said no, to what.
+        let text = "checkpointing of default/web-n1/a failed (";
+        assert!(
+            refused.starts_with("HTTP/1.1 404")
+                && refused.contains(text)
+                && refused.contains("CheckpointContainer"),
+            "{refused}"
+        );
+        let unknown = checkpoint("b").await;
+        assert!(
+            unknown.starts_with("HTTP/1.1 404") && unknown.contains("container not found (\"b\")"),
+            "{unknown}"
+        );
         let summary = get("/stats/summary").await;
         assert!(
             summary.contains("\"name\":\"web-n1\"") && summary.contains("workingSetBytes"),
