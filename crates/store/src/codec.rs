@@ -91,17 +91,32 @@ impl<'a> Reader<'a> {
 
     /// Reads what [`put_change`] wrote.
     pub(crate) fn change(&mut self, names: &mut Names) -> Option<(u64, Change)> {
-        let before = self.left();
+        let record = self.record()?;
+        let change = Change {
+            key: record.key(names),
+            value: record.value.map(Bytes::copy_from_slice),
+            class: record.class,
+            expires: record.expires,
+            prev_revision: record.prev_revision,
+            segment: 0,
+            log_bytes: u32::try_from(record.bytes.len()).ok()?,
+        };
+        Some((record.revision, change))
+    }
+
+    /// The same without copying anything.
+    pub(crate) fn record(&mut self) -> Option<Record<'a>> {
+        let before = self.rest;
         let tag = self.u8()?;
         let lengths = [self.u16()?, self.u16()?, self.u16()?].map(usize::from);
         let value_length = self.u32()? as usize;
         let expires = self.u64()?.cast_signed();
         let (revision, prev_revision) = (self.u64()?, self.u64()?);
-        let key = Key {
-            resource: names.intern(self.text(lengths[0])?),
-            namespace: names.intern(self.text(lengths[1])?),
-            name: self.text(lengths[2])?.into(),
-        };
+        let key = [
+            self.text(lengths[0])?,
+            self.text(lengths[1])?,
+            self.text(lengths[2])?,
+        ];
         let value = self.bytes(value_length)?;
         let (live, class) = match tag {
             DELETE => (false, Class::Durable),
@@ -109,24 +124,69 @@ impl<'a> Reader<'a> {
             PUT_VOLATILE => (true, Class::Volatile),
             _ => return None,
         };
-        let change = Change {
+        Some(Record {
             key,
-            value: live.then(|| Bytes::copy_from_slice(value)),
+            value: live.then_some(value),
             class,
             expires,
+            revision,
             prev_revision,
-            segment: 0,
-            log_bytes: u32::try_from(before - self.left()).ok()?,
-        };
-        Some((revision, change))
+            bytes: &before[..before.len() - self.left()],
+        })
     }
 }
 
+/// A change as it stands in the log.
+pub(crate) struct Record<'a> {
+    key: [&'a str; 3],
+    /// `None` = delete.
+    pub value: Option<&'a [u8]>,
+    class: Class,
+    expires: i64,
+    /// The revision it belongs to.
+    pub revision: u64,
+    prev_revision: u64,
+    /// All of it.
+    pub bytes: &'a [u8],
+}
+
+impl Record<'_> {
+    /// The entry that changes.
+    pub(crate) fn key(&self, names: &mut Names) -> Key {
+        Key {
+            resource: names.intern(self.key[0]),
+            namespace: names.intern(self.key[1]),
+            name: self.key[2].into(),
+        }
+    }
+}
+
+/// More texts than this are forgotten and learned anew: those of namespaces that are gone go with them.
+const NAMES: usize = 50_000;
+
 /// Shares the texts that many keys have in common.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Names(HashSet<Arc<str>>);
 
 impl Names {
+    /// Makes a key's common texts the shared ones.
+    pub(crate) fn share(&mut self, key: &mut Key) {
+        for text in [&mut key.resource, &mut key.namespace] {
+            match self.0.get(&**text) {
+                Some(known) => *text = known.clone(),
+                None => self.learn(text),
+            }
+        }
+    }
+
+    /// Shares this text from now on.
+    pub(crate) fn learn(&mut self, text: &Arc<str>) {
+        if self.0.len() >= NAMES {
+            self.0.clear();
+        }
+        self.0.insert(text.clone());
+    }
+
     fn intern(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.0.get(text) {
             return known.clone();

@@ -1,5 +1,6 @@
 //! What goes into and comes out of a store: keys, entries, transactions, watch items, and the two traits.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use crate::error::Result;
 
 /// The name of one object in a keyspace. Orders by resource, then namespace, then name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Group and plural, for example `core/pods` or `apps/deployments`; exactly one slash.
     pub resource: Arc<str>,
@@ -33,6 +34,25 @@ impl Key {
     /// Bytes of text in the key.
     pub(crate) fn text_bytes(&self) -> usize {
         self.resource.len() + self.namespace.len() + self.name.len()
+    }
+}
+
+impl Ord for Key {
+    /// Neighbours share the texts of resource and namespace: those are told equal without being read.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let shared = |one: &Arc<str>, other: &Arc<str>| match Arc::ptr_eq(one, other) {
+            true => Ordering::Equal,
+            false => one.cmp(other),
+        };
+        shared(&self.resource, &other.resource)
+            .then_with(|| shared(&self.namespace, &other.namespace))
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

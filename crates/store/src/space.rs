@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+use crate::codec::Names;
 use crate::error::{Error, Result};
 use crate::history::{History, Scan};
 use crate::model::{Class, Condition, Entry, Event, Key, Op, Page, Prefix, Revision};
@@ -69,6 +70,7 @@ pub(crate) struct State {
     /// Its number in the log.
     pub id: u32,
     map: BTreeMap<Key, Slot>,
+    names: Names,
     queued: HashMap<Key, Head>,
     assigned: u64,
     published: u64,
@@ -111,6 +113,7 @@ impl Space {
             state: Mutex::new(State {
                 id,
                 map: BTreeMap::new(),
+                names: Names::default(),
                 queued: HashMap::new(),
                 assigned: revision,
                 published: revision,
@@ -215,6 +218,34 @@ impl State {
         }
     }
 
+    /// Makes keys share their texts with those in the map, which are found sooner then.
+    pub(crate) fn share(&mut self, conditions: &mut [Condition], ops: &mut [Op]) {
+        for condition in conditions {
+            let (Condition::Absent(key) | Condition::Revision(key, _)) = condition;
+            self.names.share(key);
+        }
+        for op in ops {
+            let (Op::Put { key, .. } | Op::Delete { key }) = op;
+            self.names.share(key);
+        }
+    }
+
+    /// Learns the texts that recovery has shared among the keys.
+    pub(crate) fn learn(&mut self) {
+        let mut last: Option<&Key> = None;
+        for key in self.map.keys() {
+            let same =
+                |text: fn(&Key) -> &Arc<str>| last.is_some_and(|last| Arc::ptr_eq(text(last), text(key)));
+            if !same(|key| &key.resource) {
+                self.names.learn(&key.resource);
+            }
+            if !same(|key| &key.namespace) {
+                self.names.learn(&key.namespace);
+            }
+            last = Some(key);
+        }
+    }
+
     pub(crate) fn check(&self, conditions: &[Condition]) -> Check {
         let holds = |condition: &&Condition| match condition {
             Condition::Absent(key) => self.head_revision(key) == 0,
@@ -270,26 +301,21 @@ impl State {
         }
     }
 
-    /// Applies a durable transaction. `at` is monotonic time.
-    pub(crate) fn publish(&mut self, revision: u64, changes: Vec<Change>, at: Duration) {
-        let mut volatile = !changes.is_empty();
+    /// Applies a durable transaction. `at` is monotonic time. Tells whether each change replaced what it says it did.
+    pub(crate) fn publish(&mut self, revision: u64, changes: Vec<Change>, at: Duration) -> bool {
+        let (mut volatile, mut known) = (!changes.is_empty(), true);
         let mut events = Vec::with_capacity(changes.len());
         for change in changes {
-            if self
-                .queued
-                .get(&change.key)
-                .is_some_and(|head| head.revision == revision)
-            {
+            let own = |head: &Head| head.revision == revision;
+            if self.queued.get(&change.key).is_some_and(own) {
                 self.queued.remove(&change.key);
             }
             let (key, value) = (change.key.clone(), change.value.clone());
+            let (class, replaced) = (change.class, change.prev_revision);
             let before = self.put(revision, change);
             let was_volatile = before.as_ref().is_some_and(|slot| slot.class == Class::Volatile);
-            volatile &= was_volatile
-                || self
-                    .map
-                    .get(&key)
-                    .is_some_and(|slot| slot.class == Class::Volatile);
+            volatile &= was_volatile || value.is_some() && class == Class::Volatile;
+            known &= before.as_ref().map_or(0, |slot| slot.revision) == replaced;
             if value.is_none() && before.is_none() {
                 continue;
             }
@@ -304,16 +330,14 @@ impl State {
         self.assigned = self.assigned.max(revision);
         let events = events.into();
         self.history.push(Revision { revision, events }, volatile, at);
+        known
     }
 
     /// Applies a transaction found in the log. When an entry it replaced is no longer in the log, the history begins
     /// after it.
     pub(crate) fn replay(&mut self, revision: u64, changes: Vec<Change>, at: Duration) {
-        let known = |change: &Change| {
-            change.prev_revision == self.map.get(&change.key).map_or(0, |slot| slot.revision)
-        };
-        let complete = revision == self.published + 1 && changes.iter().all(known);
-        self.publish(revision, changes, at);
+        let follows = revision == self.published + 1;
+        let complete = self.publish(revision, changes, at) && follows;
         if !complete {
             self.history.compact(revision);
         }
@@ -341,11 +365,8 @@ impl State {
         };
         if let Some(slot) = &before {
             self.live_log_bytes -= u64::from(slot.log_bytes);
-            let still = self
-                .map
-                .get(&change.key)
-                .is_some_and(|now| now.expires == slot.expires);
-            if slot.expires != 0 && !still {
+            let still = |now: &Slot| now.expires == slot.expires;
+            if slot.expires != 0 && !self.map.get(&change.key).is_some_and(still) {
                 self.expiries.remove(&(slot.expires, change.key));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! What was acknowledged before the copy began is in it. Segments only grow at their end and are only removed when what
 //! lives in them stands in later ones, so files that were all there at one moment hold everything; descriptors keep them
-//! readable after a removal. The newest is read last, and its unfinished tail is cut off as after a crash.
+//! readable after a removal, and locks keep them from being written anew after a retirement. The newest is read last, and
+//! its unfinished tail is cut off as after a crash.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -54,7 +55,11 @@ fn segments(path: &Path) -> Result<Vec<String>> {
 fn open_all(path: &Path) -> Result<Vec<(String, File)>> {
     for _ in 0..TRIES {
         let names = segments(path)?;
-        let open = |name: &String| Ok((name.clone(), File::open(path.join(name))?));
+        let open = |name: &String| {
+            let file = File::open(path.join(name))?;
+            file.lock_shared()?;
+            Ok((name.clone(), file))
+        };
         let files: Result<Vec<(String, File)>> = names.iter().map(open).collect();
         match files {
             Ok(files) if segments(path)? == names => return Ok(files),

@@ -5,7 +5,7 @@ use std::io::{Error, Result};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::media::{Media, MediaFile};
+use super::media::{Media, MediaFile, SPARES, spare_name};
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;
@@ -46,6 +46,15 @@ pub(crate) struct Disk {
     pub syncs_left: Option<u32>,
     /// Syncs asked for so far.
     pub syncs: u32,
+    /// Files that were made of retired ones.
+    pub reused: u32,
+}
+
+impl Disk {
+    fn spares(&self) -> Vec<String> {
+        let names = self.files.keys();
+        names.filter(|name| name.ends_with(".spare")).cloned().collect()
+    }
 }
 
 /// A handle to the disk; clones share it.
@@ -106,7 +115,12 @@ impl Media for Faulty {
     }
 
     fn create(&mut self, name: &str) -> Result<Box<dyn MediaFile>> {
-        self.disk().files.insert(name.to_string(), Image::default());
+        let mut disk = self.disk();
+        let spare = disk.spares().pop();
+        let image = spare.and_then(|spare| disk.files.remove(&spare));
+        disk.reused += u32::from(image.is_some());
+        disk.files.insert(name.to_string(), image.unwrap_or_default());
+        drop(disk);
         self.open(name)
     }
 
@@ -115,6 +129,16 @@ impl Media for Faulty {
             disk: self.clone(),
             name: name.to_string(),
         }))
+    }
+
+    fn retire(&mut self, name: &str) -> Result<()> {
+        let mut disk = self.disk();
+        let image = disk.files.remove(name);
+        let keeps = disk.spares().len() < SPARES;
+        if let (Some(spare), Some(image), true) = (spare_name(name), image, keeps) {
+            disk.files.insert(spare, image);
+        }
+        Ok(())
     }
 
     fn remove(&mut self, name: &str) -> Result<()> {

@@ -177,6 +177,11 @@ impl Batch {
         self.frame(space, Kind::Copy, |out| codec::put_change(out, revision, change));
     }
 
+    /// Writes a change again as it stood elsewhere.
+    pub(crate) fn copy_bytes(&mut self, space: u32, change: &[u8]) {
+        self.frame(space, Kind::Copy, |out| out.extend_from_slice(change));
+    }
+
     pub(crate) fn name(&mut self, space: u32, revision: u64, uid: &str) {
         self.frame(space, Kind::Name, |out| {
             out.extend_from_slice(&revision.to_le_bytes());

@@ -13,18 +13,24 @@ use super::media::{Media, MediaFile};
 use super::queue::{Shared, Work};
 use crate::codec::{self, Names};
 use crate::model::Key;
-use crate::space::{Change, Space, State};
+use crate::space::{Change, Slot, Space, State};
 
 /// No segment is made smaller: a small store shall not have hundreds of files.
 const MIN_SEGMENT_BYTES: u64 = 4 << 20;
 /// Segments in a store of constant size: live data is spread over about twice as many.
 const SEGMENTS_OF_LIVE: u64 = 4;
+/// A file may be longer than it needs to be by one part in so many: changing its length costs a journal's commit.
+const SLACK: u64 = 4;
 /// Cleaning copies up to this many times what the batch itself writes: bounded pauses, yet faster than filling.
 const COPY_SHARE: usize = 2;
 /// Cleaning copies at least this much with a batch.
 const COPY_AT_LEAST: usize = 64 << 10;
 /// Cleaning looks at no more of the old segment than this with one batch.
 const LOOK_AT_MOST: usize = 4 << 20;
+/// Cleaning reads this much at once.
+const BLOCK: usize = 256 << 10;
+/// A buffer up to this size is kept for the next batch.
+const KEPT_BUFFER: usize = 512 << 10;
 
 /// The file name of a segment.
 pub(crate) fn file_name(segment: u64) -> String {
@@ -42,7 +48,7 @@ pub(crate) fn segment_of(name: &str) -> Option<u64> {
 pub(crate) struct Sealed {
     /// Its number, which is its file name in hexadecimal.
     pub id: u64,
-    /// Its length.
+    /// Where it ends; the file may be longer.
     pub bytes: u64,
 }
 
@@ -57,7 +63,9 @@ struct Cleaner {
     segment: Sealed,
     file: Box<dyn MediaFile>,
     offset: u64,
-    names: Names,
+    /// What was read from `block_at` on.
+    block: Vec<u8>,
+    block_at: u64,
 }
 
 /// See the module's text.
@@ -71,6 +79,10 @@ pub(crate) struct Log {
     named: HashSet<u32>,
     cleaner: Option<Cleaner>,
     moved: Vec<(Arc<Space>, Key, u64)>,
+    /// Those of the segment that is being cleaned.
+    names: Names,
+    /// The last batch's, empty.
+    buffer: Vec<u8>,
 }
 
 type Outcome<T> = Result<T, String>;
@@ -97,6 +109,8 @@ impl Log {
             named: HashSet::new(),
             cleaner: None,
             moved: Vec::new(),
+            names: Names::default(),
+            buffer: Vec::new(),
         }
     }
 
@@ -108,8 +122,8 @@ impl Log {
             .sum()
     }
 
-    /// Ends the active segment: nothing follows in it, and everything in it is durable.
-    fn seal(&mut self) -> Outcome<()> {
+    /// Ends the active segment: nothing that follows in it counts, and everything in it is durable.
+    fn seal(&mut self, last: bool) -> Outcome<()> {
         let Some(mut active) = self.active.take() else {
             return Ok(());
         };
@@ -122,10 +136,13 @@ impl Log {
             .write_at(active.bytes, &end)
             .map_err(failed("end", active.id))?;
         active.bytes += end.len() as u64;
-        active
-            .file
-            .truncate(active.bytes)
-            .map_err(failed("truncate", active.id))?;
+        let held = active.file.length().map_err(failed("measure", active.id))?;
+        if last || held > active.bytes + active.bytes / SLACK {
+            active
+                .file
+                .truncate(active.bytes)
+                .map_err(failed("truncate", active.id))?;
+        }
         active.file.sync().map_err(failed("sync", active.id))?;
         self.sealed.push_back(Sealed {
             id: active.id,
@@ -142,8 +159,12 @@ impl Log {
         self.last_segment += 1;
         let id = self.last_segment;
         let mut file = self.media.create(&file_name(id)).map_err(failed("create", id))?;
-        file.reserve(limit.max(wanted))
-            .map_err(failed("reserve space for", id))?;
+        let length = limit.max(wanted);
+        let held = file.length().map_err(failed("measure", id))?;
+        if held > length + length / SLACK {
+            file.truncate(length).map_err(failed("truncate", id))?;
+        }
+        file.reserve(length).map_err(failed("reserve space for", id))?;
         self.active = Some(Active {
             id,
             file,
@@ -170,8 +191,10 @@ impl Log {
             segment: oldest,
             file,
             offset: SEGMENT_HEAD as u64,
-            names: Names::default(),
+            block: Vec::new(),
+            block_at: 0,
         });
+        self.names = Names::default();
         Ok(())
     }
 
@@ -182,7 +205,7 @@ impl Log {
             .as_ref()
             .is_some_and(|active| active.bytes + wanted > active.limit)
         {
-            self.seal()?;
+            self.seal(false)?;
         }
         let fresh = self.active.is_none();
         if fresh {
@@ -190,13 +213,11 @@ impl Log {
         }
         self.batch += 1;
         let segment = self.last_segment;
-        let head = if fresh {
-            segment_head(segment, self.batch)
-        } else {
-            Vec::new()
-        };
-        let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0) + head.len());
-        bytes.extend_from_slice(&head);
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.reserve(usize::try_from(wanted).unwrap_or(0) + SEGMENT_HEAD);
+        if fresh {
+            bytes.extend_from_slice(&segment_head(segment, self.batch));
+        }
         let mut batch = Batch::new(bytes, self.batch, segment);
         if fresh {
             for space in self.shared.named() {
@@ -263,55 +284,74 @@ impl Log {
         };
         let (mut copied, mut seen) = (0, 0);
         while copied < budget && seen < LOOK_AT_MOST && cleaner.offset < cleaner.segment.bytes {
-            let (head, body) = cleaner.next()?;
+            let head = cleaner.read()?;
+            let body = cleaner.body(&head);
             seen += head.frame_bytes();
             let changes = match head.kind {
                 Kind::Txn => body.get(8..).unwrap_or_default(),
-                Kind::Copy => &body,
-                Kind::Name | Kind::Drop | Kind::End => continue,
+                Kind::Copy => body,
+                Kind::Name | Kind::Drop | Kind::End => &[],
             };
-            let Some(space) = self.shared.by_id(head.space) else {
-                continue;
-            };
-            let state = space.lock();
-            let mut changes = codec::Reader::new(changes);
-            while let Some((revision, change)) = changes.change(&mut cleaner.names) {
-                let live = state.slot(&change.key).filter(|slot| slot.revision == revision);
-                if change.value.is_some() && live.is_some_and(|slot| slot.segment == cleaner.segment.id) {
-                    batch.copy(head.space, revision, &change);
-                    copied += change.log_bytes as usize;
-                    self.moved.push((space.clone(), change.key, revision));
+            let space = self.shared.by_id(head.space).filter(|_| !changes.is_empty());
+            if let Some(space) = space {
+                let state = space.lock();
+                let mut changes = codec::Reader::new(changes);
+                while let Some(record) = changes.record() {
+                    if record.value.is_none() {
+                        continue;
+                    }
+                    let key = record.key(&mut self.names);
+                    let here =
+                        |slot: &&Slot| slot.revision == record.revision && slot.segment == cleaner.segment.id;
+                    if state.slot(&key).filter(here).is_some() {
+                        batch.copy_bytes(head.space, record.bytes);
+                        copied += record.bytes.len();
+                        self.moved.push((space.clone(), key, record.revision));
+                    }
                 }
             }
+            cleaner.offset += head.frame_bytes() as u64;
         }
         Ok(())
     }
 }
 
 impl Cleaner {
-    fn next(&mut self) -> Outcome<(Head, Vec<u8>)> {
+    /// Reads the frame at the offset.
+    fn read(&mut self) -> Outcome<Head> {
         let id = self.segment.id;
-        let mut head = [0; FRAME_HEAD];
-        self.file
-            .read_at(self.offset, &mut head)
-            .map_err(failed("read", id))?;
-        let length = Head::parse(&head).map_or(0, |head| head.frame_bytes());
-        let mut frame = vec![0; length];
-        self.file
-            .read_at(self.offset, &mut frame)
-            .map_err(failed("read", id))?;
-        match Head::verify(&frame, id) {
-            Some((head, body)) => {
-                let body = body.to_vec();
-                self.offset += length as u64;
-                Ok((head, body))
-            }
-            None => Err(format!(
-                "log file {} is corrupt at byte {}",
-                file_name(id),
-                self.offset
-            )),
+        self.load(FRAME_HEAD)?;
+        let length = Head::parse(self.here()).map_or(0, |head| head.frame_bytes());
+        self.load(length)?;
+        let head = Head::verify(self.here(), id).map(|(head, _)| head);
+        head.ok_or_else(|| format!("log file {} is corrupt at byte {}", file_name(id), self.offset))
+    }
+
+    /// The body of the frame that was read last.
+    fn body(&self, head: &Head) -> &[u8] {
+        &self.here()[FRAME_HEAD..FRAME_HEAD + head.body_bytes]
+    }
+
+    /// What is known of the file from the offset on.
+    fn here(&self) -> &[u8] {
+        let start = usize::try_from(self.offset - self.block_at).unwrap_or(usize::MAX);
+        self.block.get(start..).unwrap_or_default()
+    }
+
+    /// Knows at least so many bytes from the offset on, unless the segment ends before.
+    fn load(&mut self, wanted: usize) -> Outcome<()> {
+        let left = usize::try_from(self.segment.bytes - self.offset).unwrap_or(usize::MAX);
+        if self.here().len() >= wanted.min(left) {
+            return Ok(());
         }
+        self.block.resize(wanted.max(BLOCK).min(left), 0);
+        self.block_at = self.offset;
+        let filled = self
+            .file
+            .read_at(self.offset, &mut self.block)
+            .map_err(failed("read", self.segment.id))?;
+        self.block.truncate(filled);
+        Ok(())
     }
 }
 
@@ -335,6 +375,10 @@ impl Journal for Log {
             .map_err(failed("write", active.id))?;
         active.file.sync().map_err(failed("sync", active.id))?;
         active.bytes += bytes.len() as u64;
+        if bytes.capacity() <= KEPT_BUFFER {
+            self.buffer = bytes;
+            self.buffer.clear();
+        }
         Ok(())
     }
 
@@ -351,13 +395,13 @@ impl Journal for Log {
         let id = cleaner.segment.id;
         drop(cleaner);
         self.sealed.pop_front();
-        self.media.remove(&file_name(id)).map_err(failed("remove", id))?;
+        self.media.retire(&file_name(id)).map_err(failed("remove", id))?;
         let limit = self.active.as_ref().map_or(0, |active| active.limit);
         self.choose_cleaning(self.live_bytes(), limit)
     }
 
     fn close(&mut self) -> Outcome<()> {
-        self.seal()
+        self.seal(true)
     }
 }
 

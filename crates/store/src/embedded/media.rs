@@ -23,19 +23,33 @@ pub(crate) trait MediaFile: Send {
 /// A directory of log files.
 pub(crate) trait Media: Send {
     fn names(&self) -> Result<Vec<String>>;
-    /// Creates a file, durably: its name survives a crash.
+    /// Creates a file, durably: its name survives a crash. It may hold what a retired one held, none of it valid here.
     fn create(&mut self, name: &str) -> Result<Box<dyn MediaFile>>;
     fn open(&self, name: &str) -> Result<Box<dyn MediaFile>>;
+    /// Takes a file away, durably; a later one may be made of it.
+    fn retire(&mut self, name: &str) -> Result<()> {
+        self.remove(name)
+    }
     /// Removes a file, durably.
     fn remove(&mut self, name: &str) -> Result<()>;
     /// The path that errors name.
     fn path(&self, name: &str) -> PathBuf;
 }
 
+/// Retired files kept: cleaning takes about one away for each that is made.
+pub(super) const SPARES: usize = 2;
+
+/// The name of a retired file; `None` = not a log file's.
+pub(super) fn spare_name(name: &str) -> Option<String> {
+    name.strip_suffix(".log").map(|stem| format!("{stem}.spare"))
+}
+
 /// A real directory, locked against other processes while this lives.
 pub(crate) struct Directory {
     path: PathBuf,
     handle: File,
+    /// Names of retired files. Writing into one again changes no metadata, so syncs need no journal.
+    spares: Vec<String>,
     _lock: File,
 }
 
@@ -67,11 +81,37 @@ impl Directory {
             Err(std::fs::TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path)(error)),
         }
         let handle = File::open(path).map_err(Error::io("open the directory", path))?;
-        Ok(Directory {
+        let mut directory = Directory {
             path: path.to_path_buf(),
             handle,
+            spares: Vec::new(),
             _lock: lock,
-        })
+        };
+        let names = directory.names().map_err(Error::io("list", path))?;
+        directory.spares = names
+            .into_iter()
+            .filter(|name| name.ends_with(".spare"))
+            .collect();
+        Ok(directory)
+    }
+
+    /// A retired file that nobody reads any more, under its new name.
+    fn reuse(&mut self, name: &str) -> Result<Option<File>> {
+        while let Some(spare) = self.spares.pop() {
+            let path = self.path.join(&spare);
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {
+                    file.unlock()?;
+                    std::fs::rename(&path, self.path.join(name))?;
+                    return Ok(Some(file));
+                }
+                // A copy is being made of it.
+                Err(std::fs::TryLockError::WouldBlock) => std::fs::remove_file(&path)?,
+                Err(std::fs::TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -85,13 +125,14 @@ impl Media for Directory {
     }
 
     fn create(&mut self, name: &str) -> Result<Box<dyn MediaFile>> {
+        let path = self.path.join(name);
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path.join(name))?;
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let reused = match path.exists() {
+            true => None,
+            false => self.reuse(name)?,
+        };
+        let file = reused.map_or_else(|| options.open(&path), Ok)?;
         self.handle.sync_all()?;
         Ok(Box::new(RealFile(file)))
     }
@@ -102,6 +143,17 @@ impl Media for Directory {
             .write(true)
             .open(self.path.join(name))?;
         Ok(Box::new(RealFile(file)))
+    }
+
+    fn retire(&mut self, name: &str) -> Result<()> {
+        match spare_name(name).filter(|_| self.spares.len() < SPARES) {
+            Some(spare) => {
+                std::fs::rename(self.path.join(name), self.path.join(&spare))?;
+                self.spares.push(spare);
+                self.handle.sync_all()
+            }
+            None => self.remove(name),
+        }
     }
 
     fn remove(&mut self, name: &str) -> Result<()> {

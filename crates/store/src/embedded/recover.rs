@@ -1,16 +1,17 @@
 //! Opening a log: replay every segment in order, cut off what was never synced, refuse what is damaged.
 //!
 //! Which is which: batches are numbered and each is synced before the next is written. A bad frame with nothing of a
-//! later batch behind it, in the newest file, is a batch that was never acknowledged. Everything else is damage.
+//! later batch behind it, in the newest file, is a batch that was never acknowledged. Everything else is damage. What a
+//! file held before it was made anew never counts: checksums cover the file's number.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::frame::{Head, Kind, SEGMENT_HEAD, check_segment_head};
+use super::frame::{FRAME_HEAD, Head, Kind, SEGMENT_HEAD, check_segment_head};
 use super::log::{Log, Sealed, file_name, segment_of};
-use super::media::Media;
+use super::media::{Media, MediaFile};
 use super::queue::Shared;
 use crate::codec::{self, Names};
 use crate::error::{Error, Result};
@@ -18,6 +19,53 @@ use crate::space::{Change, FIRST_REVISION, Space};
 
 /// Batches that can be missing between two openings; numbers further ahead are accidental bytes.
 const MAX_BATCHES_AHEAD: u64 = 1 << 48;
+
+/// A log file as it was read: what of it is whole. Reading and checking one goes on beside the replay of the one before.
+struct Read {
+    id: u64,
+    newest: bool,
+    path: PathBuf,
+    file: Box<dyn MediaFile>,
+    bytes: Vec<u8>,
+    /// The first batch, or what is wrong with the header.
+    first_batch: std::result::Result<u64, String>,
+    /// The valid frames in order, each with its offset.
+    frames: Vec<(Head, usize)>,
+}
+
+impl Read {
+    fn of(id: u64, newest: bool, path: PathBuf, file: Box<dyn MediaFile>) -> Result<Read> {
+        let length = file.length().map_err(Error::io("measure the log file", &path))?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        let filled = file
+            .read_at(0, &mut bytes)
+            .map_err(Error::io("read the log file", &path))?;
+        bytes.truncate(filled);
+        let first_batch = check_segment_head(&bytes, id);
+        let mut frames = Vec::new();
+        let mut offset = SEGMENT_HEAD;
+        while let Some((head, _)) = Head::verify(bytes.get(offset..).unwrap_or_default(), id) {
+            frames.push((head, offset));
+            offset += head.frame_bytes();
+            if head.kind == Kind::End {
+                break;
+            }
+        }
+        Ok(Read {
+            id,
+            newest,
+            path,
+            file,
+            bytes,
+            first_batch,
+            frames,
+        })
+    }
+
+    fn body(&self, head: &Head, offset: usize) -> &[u8] {
+        &self.bytes[offset + FRAME_HEAD..offset + FRAME_HEAD + head.body_bytes]
+    }
+}
 
 struct Replay<'a> {
     shared: &'a Shared,
@@ -60,14 +108,34 @@ pub(crate) fn open(mut media: Box<dyn Media>, shared: &Arc<Shared>) -> Result<Lo
     }
     let mut sealed = VecDeque::new();
     let newest = ids.last().copied().unwrap_or(0);
+    let mut files = Vec::new();
     for id in ids {
-        if let Some(segment) = replay.segment(&mut *media, id, id == newest)? {
-            sealed.push_back(segment);
-        }
+        let path = media.path(&file_name(id));
+        let file = media
+            .open(&file_name(id))
+            .map_err(Error::io("open the log file", &path))?;
+        files.push((id, path, file));
     }
+    std::thread::scope(|scope| -> Result<()> {
+        let (sender, read) = std::sync::mpsc::sync_channel(0);
+        scope.spawn(move || {
+            for (id, path, file) in files {
+                // Nobody takes it when an earlier one is damaged.
+                if sender.send(Read::of(id, id == newest, path, file)).is_err() {
+                    return;
+                }
+            }
+        });
+        for segment in read {
+            sealed.extend(replay.segment(&mut *media, segment?)?);
+        }
+        Ok(())
+    })?;
     let batch = replay.batch;
     replay.finish();
-    Ok(Log::new(media, shared.clone(), sealed, (newest, batch)))
+    // The number of a file that was removed is given again: a gap would be a missing file.
+    let last = sealed.back().map_or(0, |segment: &Sealed| segment.id);
+    Ok(Log::new(media, shared.clone(), sealed, (last, batch)))
 }
 
 fn corrupt(file: PathBuf, offset: usize, what: &str) -> Error {
@@ -80,36 +148,31 @@ fn corrupt(file: PathBuf, offset: usize, what: &str) -> Error {
 
 impl Replay<'_> {
     /// Replays one file; the newest loses its unsynced tail. `None` = nothing in it was ever synced; it is removed.
-    fn segment(&mut self, media: &mut dyn Media, id: u64, newest: bool) -> Result<Option<Sealed>> {
-        let name = file_name(id);
-        let path = media.path(&name);
-        let mut file = media.open(&name).map_err(Error::io("open the log file", &path))?;
-        let length = file.length().map_err(Error::io("measure the log file", &path))?;
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let filled = file
-            .read_at(0, &mut bytes)
-            .map_err(Error::io("read the log file", &path))?;
-        bytes.truncate(filled);
-        let first_batch = match check_segment_head(&bytes, id) {
-            Ok(first_batch) => first_batch,
-            Err(_) if newest && !holds_frames(&bytes, id, 0) => {
-                drop(file);
+    fn segment(&mut self, media: &mut dyn Media, read: Read) -> Result<Option<Sealed>> {
+        let (id, newest) = (read.id, read.newest);
+        let first_batch = match &read.first_batch {
+            Ok(first_batch) => *first_batch,
+            Err(_) if newest && !holds_frames(&read.bytes, id, self.batch + 1) => {
                 media
-                    .remove(&name)
-                    .map_err(Error::io("remove the unused log file", &path))?;
+                    .remove(&file_name(id))
+                    .map_err(Error::io("remove the unused log file", &read.path))?;
                 return Ok(None);
             }
-            Err(what) => return Err(corrupt(path, 0, &what)),
+            Err(what) => return Err(corrupt(read.path, 0, what)),
         };
         let walked = self
-            .walk(&bytes, id, first_batch, newest)
-            .map_err(|(offset, what)| corrupt(path.clone(), offset, what))?;
-        if newest && (walked.bytes < length || !walked.ended) {
+            .walk(&read, first_batch)
+            .map_err(|(offset, what)| corrupt(read.path.clone(), offset, what))?;
+        let (mut file, path) = (read.file, read.path);
+        if newest && walked.ended {
+            // It may have been read from memory only.
+            file.sync().map_err(Error::io("sync the log file", &path))?;
+        } else if newest {
             self.batch += 1;
             let mut end = super::frame::Batch::new(Vec::new(), self.batch, id);
             end.mark(0, Kind::End);
             let end = end.finish();
-            let close = |file: &mut Box<dyn super::media::MediaFile>| {
+            let close = |file: &mut Box<dyn MediaFile>| {
                 file.truncate(walked.bytes)?;
                 file.write_at(walked.bytes, &end)?;
                 file.sync()
@@ -127,20 +190,14 @@ impl Replay<'_> {
     }
 
     /// Applies frames until the segment's end or the first bad one.
-    fn walk(
-        &mut self,
-        bytes: &[u8],
-        id: u64,
-        first_batch: u64,
-        newest: bool,
-    ) -> std::result::Result<Walked, (usize, &'static str)> {
+    fn walk(&mut self, read: &Read, first_batch: u64) -> std::result::Result<Walked, (usize, &'static str)> {
         let mut offset = SEGMENT_HEAD;
         let mut expected = first_batch;
-        while let Some((head, body)) = Head::verify(bytes.get(offset..).unwrap_or_default(), id) {
-            if self.apply(&head, body, id).is_none() {
-                return Err((offset, "the record makes no sense"));
+        for (head, at) in &read.frames {
+            if self.apply(head, read.body(head, *at), read.id).is_none() {
+                return Err((*at, "the record makes no sense"));
             }
-            offset += head.frame_bytes();
+            offset = at + head.frame_bytes();
             self.batch = self.batch.max(head.batch);
             expected = if head.last { head.batch + 1 } else { head.batch };
             if head.kind == Kind::End {
@@ -150,10 +207,11 @@ impl Replay<'_> {
                 });
             }
         }
-        if !newest {
+        if !read.newest {
             return Err((offset, "the record fails its checksum"));
         }
-        if holds_frames(bytes.get(offset..).unwrap_or_default(), id, expected) {
+        let rest = read.bytes.get(offset..).unwrap_or_default();
+        if holds_frames(rest, read.id, expected) {
             return Err((offset, "the record fails its checksum, and later ones do not"));
         }
         Ok(Walked {
@@ -231,7 +289,8 @@ impl Replay<'_> {
         let named = self
             .spaces
             .into_values()
-            .filter_map(|(name, space)| Some((name?, space)));
+            .filter_map(|(name, space)| Some((name?, space)))
+            .inspect(|(_, space)| space.lock().learn());
         self.shared.adopt(
             named.map(|(name, space)| space.named(&name)).collect(),
             self.last_id,

@@ -36,8 +36,8 @@ impl LocalStore {
     /// Checks the conditions and queues the operations in one step; `Err` in the inner result = wait, then conflict.
     fn begin(
         &self,
-        conditions: &[Condition],
-        ops: Vec<Op>,
+        mut conditions: Vec<Condition>,
+        mut ops: Vec<Op>,
         permits: [tokio::sync::OwnedSemaphorePermit; 2],
     ) -> Result<Begun> {
         let mut state = self.space.lock();
@@ -47,7 +47,8 @@ impl LocalStore {
         if !state.accepts() {
             return Err(Error::Restoring);
         }
-        match state.check(conditions) {
+        state.share(&mut conditions, &mut ops);
+        match state.check(&conditions) {
             Check::Conflict(key, current) => return Err(Error::Conflict { key, current }),
             Check::ConflictAfter(key, revision) => return Ok(Begun::ConflictAfter(key, revision)),
             Check::Holds => {}
@@ -167,7 +168,7 @@ impl Store for LocalStore {
 
     async fn txn(&self, conditions: Vec<Condition>, ops: Vec<Op>) -> Result<u64> {
         let permits = self.engine.shared.admit(measure(&ops)?).await?;
-        match self.begin(&conditions, ops, permits)? {
+        match self.begin(conditions, ops, permits)? {
             Begun::Queued(durable) => durable.await.map_err(|_| Error::Closed)?,
             Begun::Nothing(revision) => {
                 self.settled(revision).await?;
