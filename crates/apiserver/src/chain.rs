@@ -1,8 +1,11 @@
-//! The request chain: identity, impersonation, authorization, body, dispatch, errors, audit. Each write runs in a task of
-//! its own, so that a caller that goes away never cancels a commit; a panic becomes a 500.
+//! The request chain: identity, impersonation, authorization, body, dispatch, errors, audit. A write whose caller goes away
+//! runs on in a task of its own: it never cancels a commit. A panic becomes a 500.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +48,7 @@ where
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
     let started = server.clock.monotonic();
     let _inflight = server.metrics.begin();
-    let mut record = Record::new(&parts, info, server.clock.now());
+    let mut record = Record::new(&server, &parts, info);
     let answer = answer(&server, parts, body, query, &mut record).await;
     let mut response = answer.unwrap_or_else(|error| respond::error(&error));
     let took = server.clock.monotonic().saturating_sub(started);
@@ -85,7 +88,7 @@ where
         false => Bytes::new(),
     };
     record.body = body.clone();
-    let headers = parts.headers.clone();
+    let packs = respond::accepts_gzip(&parts.headers);
     let call = Call {
         received: record.received,
         parts,
@@ -96,10 +99,13 @@ where
         visible,
     };
     let response = run(server.clone(), call, seats).await?;
-    Ok(respond::gzip(&headers, response))
+    Ok(match packs {
+        true => respond::gzip(response),
+        false => response,
+    })
 }
 
-/// Runs a request to its end: writes in a task of their own, all with a time limit and without passing panics on.
+/// Runs a request, with a time limit and without passing panics on; a write to its end, whoever still waits for it.
 async fn run(server: Arc<Server>, call: Call, seats: Seats) -> ApiResult<Response<Body>> {
     let writes = !matches!(call.info.verb.as_str(), "get" | "list" | "watch");
     let work = async move {
@@ -112,10 +118,32 @@ async fn run(server: Arc<Server>, call: Call, seats: Seats) -> ApiResult<Respons
         }
     };
     match writes {
-        true => tokio::spawn(work)
-            .await
-            .unwrap_or_else(|error| Err(ApiError::internal(error))),
+        true => ToItsEnd(Some(Box::pin(work))).await,
         false => work.await,
+    }
+}
+
+/// Work that goes on in a task of its own when nobody waits for it any more.
+struct ToItsEnd<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+
+impl<T: Send + 'static> Future for ToItsEnd<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let work = self.0.as_mut().expect("nobody polls what is done");
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for ToItsEnd<T> {
+    fn drop(&mut self) {
+        if let (Some(work), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(work);
+        }
     }
 }
 
@@ -255,7 +283,8 @@ pub(crate) fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
     .about(attributes.group, attributes.resource, named)
 }
 
-/// What the audit log and the counters need of a request that is consumed meanwhile.
+/// What the audit log and the counters need of a request that is consumed meanwhile. Its texts are empty where nothing is
+/// logged.
 struct Record {
     id: String,
     uri: String,
@@ -270,23 +299,21 @@ struct Record {
 }
 
 impl Record {
-    fn new(parts: &Parts, info: RequestInfo, received: jiff::Timestamp) -> Self {
-        let header = |name: &str| {
-            parts
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_string)
-        };
+    fn new(server: &Server, parts: &Parts, info: RequestInfo) -> Self {
+        let audited = !server.hooks.audit.is_empty();
+        let header = |name: HeaderName| parts.headers.get(name)?.to_str().ok();
+        let given = header(HeaderName::from_static("audit-id")).filter(|id| !id.is_empty());
+        let agent = header(http::header::USER_AGENT).filter(|_| audited);
         Record {
-            id: header("audit-id")
-                .filter(|id| !id.is_empty())
-                .unwrap_or_else(mainstay_base::ids::new_uid),
-            uri: parts.uri.to_string(),
-            user_agent: header("user-agent").unwrap_or_default(),
+            id: given.map_or_else(mainstay_base::ids::new_uid, str::to_string),
+            uri: match audited {
+                true => parts.uri.to_string(),
+                false => String::new(),
+            },
+            user_agent: agent.unwrap_or_default().to_string(),
             source: parts.extensions.get::<Peer>().and_then(|peer| peer.address),
             info: Arc::new(info),
-            received,
+            received: server.clock.now(),
             user: Arc::default(),
             impersonator: None,
             allowed: None,
@@ -336,5 +363,30 @@ impl Record {
             response_body,
         };
         server.hooks.audit.iter().for_each(|audit| audit.log(&event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn a_write_nobody_waits_for_runs_to_its_end() {
+        let (commit, committing) = oneshot::channel::<()>();
+        let (done, ended) = oneshot::channel();
+        let mut work = Box::pin(ToItsEnd(Some(Box::pin(async move {
+            committing.await.unwrap();
+            done.send(()).unwrap();
+        }))));
+        assert!(futures::poll!(work.as_mut()).is_pending());
+        drop(work);
+        commit.send(()).unwrap();
+        assert_eq!(ended.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_done_is_not_begun_again() {
+        assert_eq!(ToItsEnd(Some(Box::pin(async { 7 }))).await, 7);
     }
 }

@@ -227,22 +227,23 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
     }
 }
 
-/// Compresses a large answer for a client that accepts it.
-pub fn gzip(headers: &HeaderMap, mut response: Response<Body>) -> Response<Body> {
-    let accepts = headers
-        .get_all(header::ACCEPT_ENCODING)
-        .iter()
+/// Whether a client takes compressed answers.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::ACCEPT_ENCODING).iter();
+    codings
         .filter_map(|value| value.to_str().ok())
-        .any(|text| {
-            text.split(',')
-                .any(|coding| coding.trim().split(';').next() == Some("gzip"))
-        });
+        .flat_map(|text| text.split(','))
+        .any(|coding| coding.trim().split(';').next() == Some("gzip"))
+}
+
+/// Compresses a large answer.
+pub fn gzip(mut response: Response<Body>) -> Response<Body> {
     let large = match response.body() {
         Body::Whole(buffers) => buffers.iter().map(Bytes::len).sum::<usize>() >= LARGE,
         Body::Made(_) => true,
         Body::Stream(_) => false,
     };
-    if !accepts || !large {
+    if !large {
         return response;
     }
     let body = std::mem::take(response.body_mut());

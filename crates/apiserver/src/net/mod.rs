@@ -2,17 +2,22 @@
 //! connections and handshakes, graceful drain.
 
 mod tls;
+mod together;
 
 pub use tls::{Serving, TlsError, server_config};
+use together::Together;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -92,22 +97,52 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         async move { Ok::<_, std::convert::Infallible>(chain::handle(server, request).await) }
     });
     let builder = builder();
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = Together::new(stream);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service);
     let mut served = std::pin::pin!(served);
-    let outcome = tokio::select! {
-        outcome = served.as_mut() => outcome,
-        () = ours.draining() => {
-            served.as_mut().graceful_shutdown();
-            tokio::time::timeout(DRAIN_LIMIT, served).await.unwrap_or(Ok(()))
+    let work = async {
+        tokio::select! {
+            outcome = served.as_mut() => outcome,
+            () = ours.draining() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
         }
+    };
+    let work = std::pin::pin!(work);
+    let outcome = tokio::select! {
+        outcome = stream.drive(work) => outcome,
+        () = drained(&ours) => Ok(()),
     };
     if let Err(error) = outcome {
         tracing::debug!(error, %address, "connection ended");
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// Resolves when open requests had their time after a drain began.
+async fn drained(server: &Server) {
+    server.draining().await;
+    tokio::time::sleep(DRAIN_LIMIT).await;
+}
+
+/// Begins a stream's work at once, in the connection's turn; what has to wait gets a task of its own. Most reads never
+/// wait: they cost no task, and their answers leave together.
+#[derive(Clone, Copy)]
+struct AtOnce;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for AtOnce {
+    fn execute(&self, work: F) {
+        let mut work = Box::pin(work);
+        // The task polls it again, and so registers itself wherever this poll registered nobody.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if work.as_mut().poll(&mut nobody).is_pending() {
+            tokio::spawn(work);
+        }
+    }
+}
+
+fn builder() -> auto::Builder<AtOnce> {
+    let mut builder = auto::Builder::new(AtOnce);
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode, header};
 use mainstay_objects::decode::Parsed;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Call;
@@ -106,10 +107,13 @@ pub async fn put(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) ->
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let content = object_content(call)?;
     let decoded = schema::decode(resource, &resource.gvk, &call.body, content, options.validation)?;
+    let (validation, first) = (options.validation, Mutex::new(Some(decoded.value)));
     let write = frame(server, resource, call, options);
     let change = |_: Option<&Value>| {
+        let again = || schema::decode(resource, &resource.gvk, &call.body, content, validation);
+        let first = first.lock().take();
         Ok(Made {
-            object: decoded.value.clone(),
+            object: first.map_or_else(|| again().map(|decoded| decoded.value), Ok)?,
             warnings: Vec::new(),
             tracked: false,
         })
@@ -117,7 +121,7 @@ pub async fn put(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) ->
     let written = update::update(&write, &change, creates_on_update(resource)).await?;
     wanted
         .warnings
-        .extend(decoded.warnings.iter().cloned().chain(written.warnings));
+        .extend(decoded.warnings.into_iter().chain(written.warnings));
     let code = if written.created {
         StatusCode::CREATED
     } else {
