@@ -1,4 +1,5 @@
-//! A device plug-in: it registers, its devices become the node's, a container gets one, and it goes.
+//! A device plug-in: it registers, its devices become the node's, a container gets one, it goes, and comes back to another
+//! agent.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -215,6 +216,17 @@ fn ids(devices: &[ContainerDevices]) -> Vec<String> {
         .collect()
 }
 
+/// The devices of a pod's only container, as monitoring agents see them.
+async fn held(machine: &Machine, pod: &str) -> Option<Vec<String>> {
+    let request = GetRequest {
+        pod_name: pod.into(),
+        pod_namespace: "default".into(),
+    };
+    let answer: Result<GetResponse, Status> = ask(machine, "/v1.PodResourcesLister/Get", request).await;
+    let resources = answer.ok()?.pod_resources?;
+    Some(ids(&resources.containers.first()?.devices))
+}
+
 /// What monitoring agents see: who has the preferred device, what there is, who is unknown.
 async fn check_pod_resources(machine: &Machine) {
     let list: ListResponse = ask(machine, "/v1.PodResourcesLister/List", Empty {})
@@ -264,7 +276,7 @@ fn a_plug_in_offers_devices_a_container_gets_one_and_the_offer_ends_with_the_plu
         let pods: Api<Pod> = Api::namespaced(admin(&plane), "default");
         let nodes: Api<Node> = Api::all(admin(&plane));
         let settings = joined(machine, plane.ca_pem(), plane.client(node_user()));
-        let agent = Agent::start(settings);
+        let agent = Agent::start(settings.clone());
         let folder = machine.path("kubelet/device-plugins");
         eventually("plug-ins may register", LIMIT, async || {
             folder.join("kubelet.sock").exists().then_some(())
@@ -314,6 +326,36 @@ fn a_plug_in_offers_devices_a_container_gets_one_and_the_offer_ends_with_the_plu
         })
         .await;
         agent.stop().await;
+
+        let agent = Agent::start(settings);
+        std::fs::remove_file(folder.join("null.sock")).expect("it was left behind");
+        let plugin = serve(&folder.join("null.sock"));
+        eventually(
+            "the new agent takes the plug-in that came back",
+            LIMIT,
+            async || register(&folder.join("kubelet.sock")).await.ok(),
+        )
+        .await;
+        eventually("the devices are the node's again", LIMIT, async || {
+            (counted(&nodes).await? == both("3", "2")).then_some(())
+        })
+        .await;
+        eventually("each pod still has its own", LIMIT, async || {
+            let held = [held(machine, "first").await?, held(machine, "last").await?];
+            (held == ["three", "one"].map(|id| vec![format!("{RESOURCE} {id}")])).then_some(())
+        })
+        .await;
+        pods.create(&PostParams::default(), &with_device("third", "none"))
+            .await
+            .expect("created");
+        let refused = in_phase(&pods, "third", "Failed").await.status.expect("a status");
+        let message = refused.message.unwrap_or_default();
+        assert!(message.contains("Requested: 1, Available: 0"), "{message}");
+        for name in ["first", "last"] {
+            crate::defence::is_unharmed(&pods, name).await;
+        }
+        agent.stop().await;
+        plugin.shutdown_background();
         plane.stop().await;
     });
 }
