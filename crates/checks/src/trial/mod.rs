@@ -22,6 +22,8 @@ use crate::site::{enter, inside, patience};
 
 /// Longest wait for one thing.
 const LIMIT: Duration = Duration::from_secs(90);
+/// A wait this long tells what it waits for.
+const LONG: Duration = Duration::from_secs(15);
 
 /// Runs a trial; fails with what did not hold.
 pub fn run(name: &str) -> Result<()> {
@@ -90,13 +92,21 @@ fn phase(pod: &Pod) -> &str {
 /// Waits until `condition` gives a value; its errors are what is said when it never does.
 async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let clock = SystemClock::new();
+    let mut said = String::new();
     loop {
         match condition().await {
             Ok(value) => return Ok(value),
             Err(why) if clock.monotonic() > patience(limit) => {
                 return Err(why).with_context(|| format!("{what}: not within {limit:?}"));
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(why) => {
+                let why = format!("{why:#}");
+                if clock.monotonic() > LONG && said != why {
+                    eprintln!("{what}: still waiting: {why}");
+                    said = why;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 }
