@@ -15,6 +15,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Machine::crd(),
         MachineSet::crd(),
         MachineDeployment::crd(),
+        MachinePool::crd(),
         MachineHealthCheck::crd(),
         KubeadmControlPlane::crd(),
         KubeadmConfig::crd(),
@@ -74,6 +75,7 @@ mod tests {
             machines.cluster.x-k8s.io
             machinesets.cluster.x-k8s.io
             machinedeployments.cluster.x-k8s.io
+            machinepools.cluster.x-k8s.io
             machinehealthchecks.cluster.x-k8s.io
             kubeadmcontrolplanes.controlplane.cluster.x-k8s.io
             kubeadmconfigs.bootstrap.cluster.x-k8s.io"#]]

@@ -1,4 +1,4 @@
-//! Cluster, Machine, MachineSet, MachineDeployment, MachineHealthCheck, KubeadmControlPlane, KubeadmConfig.
+//! Cluster, Machine, MachineSet, MachineDeployment, MachinePool, MachineHealthCheck, KubeadmControlPlane, KubeadmConfig.
 
 use k8s_openapi::{
     api::core::v1::NodeSystemInfo,
@@ -330,6 +330,79 @@ pub struct MachineDeploymentStatus {
     /// Machines of the present template.
     pub up_to_date_replicas: i32,
     /// `ScalingUp`, `ScalingDown`, `Running`, `Failed`, `Unknown`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// Generation seen.
+    pub observed_generation: i64,
+    /// Conditions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Machines that an infrastructure provider keeps as one group. Nothing in this product makes them: the kind is served for
+/// providers and tools of others (`clusterctl describe` lists it).
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "cluster.x-k8s.io",
+    version = "v1beta2",
+    kind = "MachinePool",
+    namespaced
+)]
+#[kube(status = "MachinePoolStatus", shortname = "mp", category = "cluster-api")]
+#[kube(derive = "PartialEq", derive = "Default")]
+#[kube(scale(
+    spec_replicas_path = ".spec.replicas",
+    status_replicas_path = ".status.replicas"
+))]
+#[kube(printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterName"))]
+#[kube(printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"))]
+#[kube(printcolumn(name = "Current", type_ = "integer", json_path = ".status.replicas"))]
+#[kube(printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas"))]
+#[kube(printcolumn(
+    name = "Available",
+    type_ = "integer",
+    json_path = ".status.availableReplicas"
+))]
+#[kube(printcolumn(
+    name = "Up-to-date",
+    type_ = "integer",
+    json_path = ".status.upToDateReplicas"
+))]
+#[kube(printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"))]
+#[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+#[kube(printcolumn(name = "Version", type_ = "string", json_path = ".spec.template.spec.version"))]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachinePoolSpec {
+    /// The Cluster.
+    pub cluster_name: String,
+    /// Wanted machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// What machines are made from.
+    pub template: MachineTemplate,
+    /// Machines that the infrastructure provider reports.
+    #[serde(rename = "providerIDList", skip_serializing_if = "Vec::is_empty")]
+    pub provider_id_list: Vec<String>,
+    /// Where its machines may be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failure_domains: Vec<String>,
+}
+
+/// What a MachinePool is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachinePoolStatus {
+    /// Contract flags.
+    pub initialization: MachineInitialization,
+    /// Machines.
+    pub replicas: i32,
+    /// Ready machines.
+    pub ready_replicas: i32,
+    /// Machines ready for long enough.
+    pub available_replicas: i32,
+    /// Machines of the present template.
+    pub up_to_date_replicas: i32,
+    /// As of a MachineDeployment, and those of a Machine before it runs.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub phase: String,
     /// Generation seen.

@@ -9,7 +9,7 @@ pub use definitions::crds;
 pub use kinds::*;
 pub use shared::*;
 
-/// Group of Cluster, Machine, MachineSet, MachineDeployment and MachineHealthCheck.
+/// Group of Cluster, Machine, MachineSet, MachineDeployment, MachinePool and MachineHealthCheck.
 pub const GROUP: &str = "cluster.x-k8s.io";
 /// Served and stored version.
 pub const VERSION: &str = "v1beta2";
