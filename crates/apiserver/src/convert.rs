@@ -1,7 +1,8 @@
 //! Between the stored and the served version of an object. Most versions differ in `apiVersion` only and are written
-//! without parsing; events and autoscaling/v1 have forms of their own; a secret's stringData is never stored as such.
+//! without parsing; events, autoscaling/v1 and resource.k8s.io/v1beta1 have forms of their own; a secret's stringData is never stored as such.
 
 mod autoscaling;
+mod devices;
 mod events;
 mod secrets;
 
@@ -9,6 +10,9 @@ use serde_json::Value;
 
 use crate::resources::{Resource, api_version};
 use mainstay_access::object::Object;
+
+/// The version of resource.k8s.io that looks different.
+const DEVICES_BETA: &str = "v1beta1";
 
 /// Appends a stored object in the version that `resource` serves.
 pub fn write_served(resource: &Resource, object: &Object, out: &mut Vec<u8>) {
@@ -35,6 +39,7 @@ pub fn to_served(resource: &Resource, mut value: Value) -> Value {
     match resource.gvk.group.as_str() {
         "events.k8s.io" => events::to_new(&mut value),
         "autoscaling" => autoscaling::to_v1(&mut value),
+        "resource.k8s.io" if resource.gvk.version == DEVICES_BETA => devices::to_beta(&mut value),
         _ => {}
     }
     value["apiVersion"] = resource.api_version().into();
@@ -52,6 +57,7 @@ pub fn to_stored(resource: &Resource, mut value: Value) -> Value {
     match resource.gvk.group.as_str() {
         "events.k8s.io" => events::to_core(&mut value),
         "autoscaling" => autoscaling::to_v2(&mut value),
+        "resource.k8s.io" if resource.gvk.version == DEVICES_BETA => devices::to_v1(&mut value),
         _ => {}
     }
     value["apiVersion"] = api_version(&resource.storage.group, &resource.storage.version).into();
@@ -59,5 +65,11 @@ pub fn to_stored(resource: &Resource, mut value: Value) -> Value {
 }
 
 fn is_special(resource: &Resource) -> bool {
-    resource.custom.is_none() && matches!(resource.gvk.group.as_str(), "events.k8s.io" | "autoscaling")
+    let gvk = &resource.gvk;
+    resource.custom.is_none()
+        && match gvk.group.as_str() {
+            "events.k8s.io" | "autoscaling" => true,
+            "resource.k8s.io" => gvk.version == DEVICES_BETA,
+            _ => false,
+        }
 }

@@ -2,6 +2,7 @@
 //! for rules between fields, and rules about changes. Field paths and wording are those users know from upstream.
 
 mod change;
+mod devices;
 mod functions;
 mod metadata;
 mod pod;

@@ -101,8 +101,11 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Checks what depends on the node's fixed facts alone: cordon, taints, node affinity.
+/// Checks what depends on the node's fixed facts alone: cordon, taints, node affinity; and what no node has: devices.
 pub fn static_reason(shape: &Shape, info: &NodeInfo) -> Option<Reason> {
+    if shape.claims_devices {
+        return Some(Reason::DeviceClaims);
+    }
     if info.unschedulable && !bears_cordon(shape) {
         return Some(Reason::Unschedulable);
     }

@@ -44,6 +44,8 @@ pub struct PodSpec {
     pub resources: Option<Resources>,
     /// Volumes.
     pub volumes: Vec<Volume>,
+    /// Claims for devices.
+    pub resource_claims: Vec<DeviceClaim>,
     /// How long a pod may take to stop.
     pub termination_grace_period_seconds: Option<i64>,
     /// Host network makes container ports host ports.
@@ -61,6 +63,14 @@ impl PodSpec {
             resources: self.resources.clone(),
         }
     }
+}
+
+/// A claim for devices; what it asks for stands in other objects.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct DeviceClaim {
+    /// The claim's name within the pod.
+    pub name: String,
 }
 
 /// A scheduling gate.

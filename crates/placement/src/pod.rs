@@ -52,6 +52,8 @@ pub struct Shape {
     pub images: Vec<String>,
     /// Names of its claims, in the pod's namespace.
     pub claims: Vec<String>,
+    /// Whether it claims devices: no node will do, since only a scheduler that allocates them may place it.
+    pub claims_devices: bool,
 }
 
 /// A port on a node.
@@ -209,6 +211,7 @@ impl Shape {
                 .map(|container| container.image.clone())
                 .collect(),
             claims: spec.volumes.iter().filter_map(claim).collect(),
+            claims_devices: !spec.resource_claims.is_empty(),
         }
     }
 

@@ -29,6 +29,8 @@ pub enum Reason {
     VolumeZone,
     /// A claim is not bound and cannot be bound here.
     VolumeBinding,
+    /// The pod claims devices, which nothing here allocates.
+    DeviceClaims,
     /// The pod would make the spread too uneven.
     Spread,
     /// The node lacks the label that makes the spread's domains.
@@ -77,6 +79,7 @@ impl fmt::Display for Reason {
             Reason::TooManyPods => "Too many pods",
             Reason::VolumeZone => "node(s) had no available volume zone",
             Reason::VolumeBinding => "node(s) didn't find available persistent volumes to bind",
+            Reason::DeviceClaims => "cannot allocate all claims",
             Reason::Spread => "node(s) didn't match pod topology spread constraints",
             Reason::SpreadLabel => {
                 "node(s) didn't match pod topology spread constraints (missing required label)"

@@ -228,3 +228,18 @@ fn a_drain_needs_a_place_for_every_pod() {
     move_pods(&mut snapshot, 0, &drain.moving[..1], &|_| true, &mut 0).expect("one fits");
     assert_eq!(snapshot.nodes()[1].pods.len(), 2);
 }
+
+#[test]
+fn a_pod_that_claims_devices_is_left_to_a_scheduler_that_allocates_them() {
+    check(
+        pod_with(
+            "p",
+            "",
+            json!({"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}),
+        ),
+        &cluster(vec![(node("a", "4", "8Gi"), vec![])]),
+        expect![
+            "0/1 nodes are available: 1 cannot allocate all claims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        ],
+    );
+}

@@ -9,9 +9,6 @@ use serde_json::Value;
 
 use super::Generated;
 
-/// Groups that are not served yet.
-const LEFT_OUT: &[&str] = &["resource.k8s.io"];
-
 /// Where the table is checked in, below the repository's root.
 const OUTPUT: &str = "crates/apiserver/src/resources/groups.txt";
 
@@ -37,9 +34,6 @@ fn table(shared: &Path) -> Result<String> {
     );
     for group in list(&document, "items") {
         let name = text_at(group, &["metadata", "name"]);
-        if LEFT_OUT.contains(&name) {
-            continue;
-        }
         for version in list(group, "versions") {
             for resource in list(version, "resources") {
                 let version = text_at(version, &["version"]);

@@ -32,6 +32,9 @@ const COUNTED: &[&str] = &[
     "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
     "flowcontrol.apiserver.k8s.io/flowschemas",
     "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+    "resource.k8s.io/deviceclasses",
+    "resource.k8s.io/devicetaintrules",
+    "resource.k8s.io/resourceslices",
 ];
 
 /// Whether the server counts generations for this resource.

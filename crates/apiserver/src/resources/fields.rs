@@ -50,6 +50,10 @@ const TABLE: &[(&str, &[&str])] = &[
         &["spec.signerName", "spec.nodeName"],
     ),
     (
+        "resource.k8s.io/resourceslices",
+        &["spec.nodeName", "spec.driver"],
+    ),
+    (
         "core/events",
         &[
             "involvedObject.kind",

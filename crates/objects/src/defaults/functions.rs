@@ -329,6 +329,17 @@ pub(super) fn csi_driver(spec: &mut Object) {
     fill(spec, "volumeLifecycleModes", || json!(["Persistent"]));
 }
 
+/// One device, unless all of a node are wanted.
+pub(super) fn device_request(request: &mut Object) {
+    if text(request, "allocationMode").is_empty() {
+        request.insert("allocationMode".into(), "ExactCount".into());
+    }
+    let uncounted = request.get("count").is_none_or(|count| count == 0);
+    if uncounted && text(request, "allocationMode") == "ExactCount" {
+        request.insert("count".into(), 1.into());
+    }
+}
+
 pub(super) fn crd_spec(spec: &mut Object) {
     let Some(names) = child(spec, "names") else { return };
     let kind = text(names, "kind").to_owned();

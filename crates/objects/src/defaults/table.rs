@@ -6,6 +6,8 @@ use super::functions as f;
 
 /// Mode of files from volumes, 0644.
 const FILE_MODE: i64 = 420;
+/// Pools that the answer to a status request lists.
+const POOLS_PER_ANSWER: i64 = 100;
 
 pub(super) const TABLE: &[Line] = &[
     // Pods.
@@ -266,6 +268,19 @@ pub(super) const TABLE: &[Line] = &[
     ),
     Field("admissionregistration.v1.RuleWithOperations", "scope", Text("*")),
     Field("admissionregistration.v1.ServiceReference", "port", Int(443)),
+    // Devices.
+    Function("resource.v1.ExactDeviceRequest", f::device_request),
+    Function("resource.v1.DeviceSubRequest", f::device_request),
+    Field(
+        "resource.v1.NodeAllocatableResourceMapping",
+        "allocationMultiplier",
+        Text("1"),
+    ),
+    Field(
+        "resource.v1alpha3.ResourcePoolStatusRequestSpec",
+        "limit",
+        Int(POOLS_PER_ANSWER),
+    ),
     Field(CRD_SPEC, "conversion", Empty),
     Function(CRD_SPEC, f::crd_spec),
     Field(

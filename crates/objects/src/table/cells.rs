@@ -1,8 +1,10 @@
 //! Cells that take more than one field.
 
+mod devices;
 mod events;
 mod network;
 
+pub(super) use devices::{claim_state, taint_age};
 pub(super) use events::{
     event_count, event_field, event_message, event_object, event_source, first_seen, last_seen,
 };

@@ -465,6 +465,34 @@ pub(super) const TABLE: &[Entry] = &[
         &[NAME, number("Webhooks", Count("/webhooks")), AGE],
     ),
     (
+        &["resource.k8s.io"],
+        &["ResourceClaim"],
+        &[NAME, text("State", With(c::claim_state)), AGE],
+    ),
+    (
+        &["resource.k8s.io"],
+        &["ResourceSlice"],
+        &[
+            NAME,
+            text("Node", Text("/spec/nodeName")),
+            text("Driver", Text("/spec/driver")),
+            text("Pool", Text("/spec/pool/name")),
+            AGE,
+        ],
+    ),
+    (
+        &["resource.k8s.io"],
+        &["DeviceTaintRule"],
+        &[
+            NAME,
+            text("Key", Text("/spec/taint/key")),
+            text("Value", Text("/spec/taint/value")),
+            text("Effect", Text("/spec/taint/effect")),
+            text("TimeAdded", With(c::taint_age)),
+            AGE,
+        ],
+    ),
+    (
         &["apiregistration.k8s.io"],
         &["APIService"],
         &[

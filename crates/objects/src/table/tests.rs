@@ -182,3 +182,17 @@ fn every_builtin_row_survives_an_empty_object() {
         assert_eq!(cells.as_array().map(Vec::len), Some(columns.len()));
     }
 }
+
+#[test]
+fn device_claims_show_their_state() {
+    let claim = |status: Value| json!({"metadata": {"name": "c"}, "status": status});
+    let state = |status: Value| {
+        show(
+            &Columns::builtin("resource.k8s.io", "ResourceClaim"),
+            &claim(status),
+        )
+    };
+    assert!(state(json!({})).contains("State: \"pending\""));
+    let taken = state(json!({"allocation": {}, "reservedFor": [{"name": "p"}]}));
+    assert!(taken.contains("State: \"allocated,reserved\""), "{taken}");
+}

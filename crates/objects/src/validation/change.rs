@@ -67,6 +67,12 @@ const IMMUTABLE: &[(&str, &str, &str, &str)] = &[
     ("apps", "ControllerRevision", "data", FIXED),
     ("policy", "PodDisruptionBudget", "metadata.name", FIXED),
     ("networking.k8s.io", "IngressClass", "spec.controller", FIXED),
+    ("resource.k8s.io", "ResourceClaim", "spec", FIXED),
+    ("resource.k8s.io", "ResourceClaimTemplate", "spec", FIXED),
+    ("resource.k8s.io", "ResourceSlice", "spec.driver", FIXED),
+    ("resource.k8s.io", "ResourceSlice", "spec.pool.name", FIXED),
+    ("resource.k8s.io", "ResourceSlice", "spec.nodeName", FIXED),
+    ("resource.k8s.io", "ResourcePoolStatusRequest", "spec", FIXED),
 ];
 
 const FIXED: &str = "field is immutable";

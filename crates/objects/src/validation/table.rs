@@ -2,12 +2,14 @@
 
 use super::Line::{self, Field, Function};
 use super::Rule::{Amounts, Enum, Min, Name, PortReference, Range, Required, Share, Unique};
-use super::{functions as f, pod as p, workloads as w};
+use super::{devices as d, functions as f, pod as p, workloads as w};
 use crate::names::{cidr, config_key, dns_label, dns_subdomain, env_name, ip, port_name};
 use mainstay_semantics::selector::label_key_problems;
 
 const PORTS: super::Rule = Range(1, 65_535);
 const PROTOCOLS: super::Rule = Enum(&["TCP", "UDP", "SCTP"]);
+const ALLOCATION_MODES: super::Rule = Enum(&["All", "ExactCount"]);
+const TAINT_EFFECTS: super::Rule = Enum(&["NoExecute", "NoSchedule", "None"]);
 const SELECTOR_OPERATORS: super::Rule = Enum(&["In", "NotIn", "Exists", "DoesNotExist"]);
 const PULL_POLICIES: super::Rule = Enum(&["Always", "IfNotPresent", "Never"]);
 
@@ -369,6 +371,51 @@ pub(super) const TABLE: &[Line] = &[
         "admissionregistration.v1.ValidatingWebhook",
         "timeoutSeconds",
         Range(1, 30),
+    ),
+    // Devices.
+    Function("resource.v1.DeviceClaim", d::claim),
+    Field("resource.v1.DeviceClaim", "requests", Unique("name")),
+    Field("resource.v1.DeviceRequest", "name", Name(dns_label)),
+    Function("resource.v1.DeviceRequest", d::request),
+    Field("resource.v1.DeviceRequest", "firstAvailable", Unique("name")),
+    Field("resource.v1.DeviceSubRequest", "name", Name(dns_label)),
+    Field(
+        "resource.v1.DeviceSubRequest",
+        "deviceClassName",
+        Name(dns_subdomain),
+    ),
+    Field("resource.v1.DeviceSubRequest", "allocationMode", ALLOCATION_MODES),
+    Function("resource.v1.DeviceSubRequest", d::amount),
+    Field(
+        "resource.v1.ExactDeviceRequest",
+        "deviceClassName",
+        Name(dns_subdomain),
+    ),
+    Field(
+        "resource.v1.ExactDeviceRequest",
+        "allocationMode",
+        ALLOCATION_MODES,
+    ),
+    Function("resource.v1.ExactDeviceRequest", d::amount),
+    Field("resource.v1.DeviceSelector", "cel", Required),
+    Field(
+        "resource.v1.DeviceToleration",
+        "operator",
+        Enum(&["Equal", "Exists"]),
+    ),
+    Field("resource.v1.DeviceToleration", "effect", TAINT_EFFECTS),
+    Field("resource.v1.DeviceTaint", "effect", TAINT_EFFECTS),
+    Field("resource.v1beta2.DeviceTaint", "effect", TAINT_EFFECTS),
+    Field("resource.v1.ResourceSliceSpec", "driver", Name(dns_subdomain)),
+    Field("resource.v1.ResourceSliceSpec", "devices", Unique("name")),
+    Field("resource.v1.Device", "name", Name(dns_label)),
+    Field("resource.v1.ResourcePool", "generation", Min(0)),
+    Field("resource.v1.ResourcePool", "resourceSliceCount", Min(1)),
+    Function("resource.v1.ResourceSliceSpec", d::slice),
+    Field(
+        "resource.v1alpha3.ResourcePoolStatusRequestSpec",
+        "limit",
+        Range(1, 1_000),
     ),
     Field("core.v1.ConfigMapKeySelector", "key", Name(config_key)),
     Field("core.v1.SecretKeySelector", "key", Name(config_key)),

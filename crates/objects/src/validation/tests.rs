@@ -218,3 +218,81 @@ fn every_line_names_a_known_type_and_field() {
         }
     }
 }
+
+#[test]
+fn device_claims_are_checked() {
+    let class = json!({"deviceClassName": "gpu.example.com"});
+    let claim = |requests: Value, more: Value| {
+        let mut devices = json!({"requests": requests});
+        let more = more.as_object().cloned().unwrap_or_default();
+        devices.as_object_mut().expect("an object").extend(more);
+        json!({"spec": {"devices": devices}})
+    };
+    let check = |requests: Value, more: Value, expected: Expect| {
+        create(
+            "resource.k8s.io/v1",
+            "ResourceClaim",
+            "c",
+            claim(requests, more),
+            expected,
+        );
+    };
+    let either =
+        json!({"name": "b", "firstAvailable": [{"name": "x", "deviceClassName": "gpu.example.com"}]});
+    check(
+        json!([{"name": "a", "exactly": class}, either]),
+        json!({"constraints": [{"requests": ["a", "b", "b/x"], "matchAttribute": "d.x/numa"}]}),
+        expect![""],
+    );
+    check(
+        json!([{"name": "a"}, {"name": "a", "exactly": class, "firstAvailable": either["firstAvailable"]}]),
+        json!({"config": [{"requests": ["a/y"]}]}),
+        expect![[r#"
+            FieldValueInvalid spec.devices.config[0].requests[0]: Invalid value: "a/y": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'
+            FieldValueDuplicate spec.devices.requests[1].name: Duplicate value: "a"
+            FieldValueRequired spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required
+            FieldValueInvalid spec.devices.requests[1]: Invalid value: null: exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set
+        "#]],
+    );
+    check(
+        json!([{"name": "a", "exactly": {"allocationMode": "All", "count": 2}},
+            {"name": "b", "exactly": {"deviceClassName": "gpu.example.com", "allocationMode": "Some"}}]),
+        json!({}),
+        expect![[r#"
+            FieldValueRequired spec.devices.requests[0].exactly.deviceClassName: Required value
+            FieldValueInvalid spec.devices.requests[0].exactly.count: Invalid value: 2: must not be specified when allocationMode is 'All'
+            FieldValueNotSupported spec.devices.requests[1].exactly.allocationMode: Unsupported value: "Some": supported values: "All", "ExactCount"
+        "#]],
+    );
+}
+
+#[test]
+fn a_slice_of_devices_is_checked_and_keeps_its_place() {
+    let slice = |spec: Value| {
+        let mut slice = json!({"metadata": {"name": "s"}, "spec": spec});
+        slice["spec"]["driver"] = "d.example.com".into();
+        slice
+    };
+    let pool = json!({"name": "p", "generation": 1, "resourceSliceCount": 1});
+    create(
+        "resource.k8s.io/v1",
+        "ResourceSlice",
+        "s",
+        slice(
+            json!({"nodeName": "n", "allNodes": true, "pool": {"name": "p", "generation": 1, "resourceSliceCount": 0}}),
+        ),
+        expect![[r#"
+            FieldValueInvalid spec: Invalid value: "{`nodeName`, `allNodes`}": exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set
+            FieldValueInvalid spec.pool.resourceSliceCount: Invalid value: 0: must be greater than or equal to 1
+        "#]],
+    );
+    let model = find("resource.k8s.io/v1", "ResourceSlice");
+    let (old, new) = (
+        slice(json!({"nodeName": "n", "pool": pool})),
+        slice(json!({"nodeName": "m", "pool": pool})),
+    );
+    expect![[r#"
+        FieldValueInvalid spec.nodeName: Invalid value: "m": field is immutable
+    "#]]
+    .assert_eq(&text(model.validate_update(&new, &old)));
+}
