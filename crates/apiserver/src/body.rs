@@ -2,7 +2,6 @@
 //! made of what is shared.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,12 +9,16 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 
+use crate::perishable::{Perishable, SENDING_LIMIT};
+
 /// A body of a response.
 pub enum Body {
     /// Buffers that are sent one after the other; the length is known.
     Whole(VecDeque<Bytes>),
     /// Buffers that are made when the client takes them: a large list never stands in memory a second time.
     Made(Box<dyn Iterator<Item = Bytes> + Send>),
+    /// Buffers that hold seats until they are taken, which must be soon.
+    Sent(Sent),
     /// Buffers as they come.
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
@@ -35,6 +38,7 @@ impl Body {
     pub fn at_once(self) -> Self {
         match self {
             Body::Made(buffers) => Body::Whole(buffers.collect()),
+            Body::Sent(sent) => Body::Whole(sent.at_once()),
             other => other,
         }
     }
@@ -48,7 +52,7 @@ impl Body {
     pub fn when_done(self, end: impl FnOnce() + Send + 'static) -> Self {
         let end = AtEnd(Some(end));
         match self {
-            Body::Whole(_) | Body::Made(_) => self,
+            Body::Whole(_) | Body::Made(_) | Body::Sent(_) => self,
             Body::Stream(stream) => Body::stream(stream.map(move |bytes| {
                 let _kept_as_long_as_the_stream = &end;
                 bytes
@@ -60,7 +64,7 @@ impl Body {
     pub fn buffers(&self) -> Option<&VecDeque<Bytes>> {
         match self {
             Body::Whole(buffers) => Some(buffers),
-            Body::Made(_) | Body::Stream(_) => None,
+            Body::Made(_) | Body::Sent(_) | Body::Stream(_) => None,
         }
     }
 }
@@ -95,15 +99,16 @@ impl<B: Into<Bytes>> From<B> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = std::io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Body::Whole(buffers) => Poll::Ready(buffers.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Made(buffers) => Poll::Ready(buffers.next().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Sent(sent) => Poll::Ready(sent.take_next().map(|next| next.map(Frame::data))),
             Body::Stream(stream) => stream
                 .as_mut()
                 .poll_next(context)
@@ -120,7 +125,69 @@ impl http_body::Body for Body {
             Body::Whole(buffers) => {
                 SizeHint::with_exact(buffers.iter().map(|bytes| bytes.len() as u64).sum())
             }
+            Body::Sent(sent) => sent.left().map(SizeHint::with_exact).unwrap_or_default(),
             Body::Made(_) | Body::Stream(_) => SizeHint::default(),
         }
+    }
+}
+
+/// An answer that is being sent: what is left of it, and what is held until it is taken.
+pub struct Sent {
+    /// `None` = all was taken.
+    rest: Option<Perishable<Rest>>,
+    left: Option<u64>,
+}
+
+type Rest = (Box<dyn Iterator<Item = Bytes> + Send>, Box<dyn Send>);
+
+impl Sent {
+    /// An answer of these buffers, of `left` bytes where that is known, that keeps `held` until it is taken or given up.
+    pub fn new(
+        buffers: impl Iterator<Item = Bytes> + Send + 'static,
+        left: Option<u64>,
+        held: impl Send + 'static,
+    ) -> Self {
+        let rest: Rest = (Box::new(buffers), Box::new(held));
+        Sent {
+            rest: Some(Perishable::new(rest, SENDING_LIMIT)),
+            left,
+        }
+    }
+
+    /// The next buffer.
+    ///
+    /// # Errors
+    /// When the client took too long: the answer ends here, and not well.
+    pub fn take_next(&mut self) -> Option<std::io::Result<Bytes>> {
+        let rest = self.rest.as_ref()?;
+        match rest.with(|(buffers, _)| buffers.next()) {
+            Some(Some(bytes)) => {
+                self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                Some(Ok(bytes))
+            }
+            Some(None) => {
+                self.rest = None;
+                None
+            }
+            None => {
+                self.rest = None;
+                Some(Err(std::io::Error::new(
+                    std::io::ErrorKind::TimedOut,
+                    "the answer was not read in time",
+                )))
+            }
+        }
+    }
+
+    /// How many bytes are to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    /// All buffers at once.
+    pub fn at_once(self) -> VecDeque<Bytes> {
+        let rest = self.rest.as_ref();
+        rest.and_then(|rest| rest.with(|(buffers, _)| buffers.collect()))
+            .unwrap_or_default()
     }
 }

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt as _, Limited};
 use crate::body::Body;
 use crate::flow::Seats;
 use crate::respond;
+use crate::sending;
 use crate::serve::{self, Call};
 use crate::server::Server;
 use mainstay_access::authn::impersonation;
@@ -30,6 +31,10 @@ use mainstay_access::user::UserInfo;
 const BODY_LIMIT: usize = 3 << 20;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bodies and lists from here on are worked on beside the threads that serve everybody: parsing a large body takes tens of
+/// milliseconds, for which no heartbeat shall wait.
+const HEAVY_BODY: usize = 128 << 10;
+const HEAVY_SEATS: usize = 8;
 /// How long anything but a watch or a proxied connection may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,7 +55,7 @@ where
     let _inflight = server.metrics.begin();
     let mut record = Record::new(&server, &parts, info);
     let answer = answer(&server, parts, body, query, &mut record).await;
-    let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+    let (mut response, seats) = answer.unwrap_or_else(|error| (respond::error(&error), Seats::default()));
     let took = server.clock.monotonic().saturating_sub(started);
     server
         .metrics
@@ -60,10 +65,11 @@ where
             .headers_mut()
             .insert(HeaderName::from_static("audit-id"), value);
     }
-    match server.hooks.audit.is_empty() {
+    let response = match server.hooks.audit.is_empty() {
         true => response,
         false => record.conclude(server.clone(), response),
-    }
+    };
+    sending::hold(response, seats)
 }
 
 async fn answer<B>(
@@ -72,18 +78,21 @@ async fn answer<B>(
     body: B,
     query: Query,
     record: &mut Record,
-) -> ApiResult<Response<Body>>
+) -> ApiResult<(Response<Body>, Seats)>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let user = identify(server, &parts, record).await?;
     record.log(server, AuditStage::RequestReceived, 0, &[]);
-    let seats = server.lanes.enter(server, &record.info, &user, &query).await?;
+    let takes_body = takes_body(&parts, &record.info);
+    let sends = if takes_body { declared(&body) } else { 0 };
+    let lanes = &server.lanes;
+    let seats = lanes.enter(server, &record.info, &user, &query, sends).await?;
     let visible = authorize(server, &record.info, &user, &query).await;
     record.allowed = Some(visible.is_ok());
     let visible = visible?;
-    let body = match takes_body(&parts, &record.info) {
+    let body = match takes_body {
         true => read(body).await?,
         false => Bytes::new(),
     };
@@ -98,25 +107,43 @@ where
         user,
         visible,
     };
-    let response = run(server.clone(), call, seats).await?;
-    Ok(match packs {
+    let (response, seats) = run(server.clone(), call, seats).await?;
+    let response = match packs {
         true => respond::gzip(response),
         false => response,
-    })
+    };
+    Ok((response, seats))
 }
 
-/// Runs a request, with a time limit and without passing panics on; a write to its end, whoever still waits for it.
-async fn run(server: Arc<Server>, call: Call, seats: Seats) -> ApiResult<Response<Body>> {
-    let writes = !matches!(call.info.verb.as_str(), "get" | "list" | "watch");
+/// How long a body says that it is: as long as allowed when it does not say.
+fn declared(body: &impl http_body::Body) -> usize {
+    let most = body
+        .size_hint()
+        .upper()
+        .and_then(|bytes| usize::try_from(bytes).ok());
+    most.unwrap_or(BODY_LIMIT).min(BODY_LIMIT)
+}
+
+/// Runs a request, with a time limit and without passing panics on; a write to its end, whoever still waits for it; a
+/// heavy one on a thread of its own.
+async fn run(server: Arc<Server>, call: Call, seats: Seats) -> ApiResult<(Response<Body>, Seats)> {
+    let verb = call.info.verb.as_str();
+    let writes = !matches!(verb, "get" | "list" | "watch");
+    let heavy = call.body.len() >= HEAVY_BODY || verb == "list" && seats.count() >= HEAVY_SEATS;
     let work = async move {
-        let _until_done = seats;
         let limited = tokio::time::timeout(REQUEST_TIMEOUT, serve::dispatch(&server, call));
-        match AssertUnwindSafe(limited).catch_unwind().await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(timed_out()),
-            Err(_) => Err(ApiError::internal("the request handler panicked")),
-        }
+        let response = match AssertUnwindSafe(limited).catch_unwind().await {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(_)) => return Err(timed_out()),
+            Err(_) => return Err(ApiError::internal("the request handler panicked")),
+        };
+        Ok((response, seats))
     };
+    if heavy {
+        let runtime = tokio::runtime::Handle::current();
+        let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
+        return done.unwrap_or_else(|error| Err(ApiError::internal(error)));
+    }
     match writes {
         true => ToItsEnd(Some(Box::pin(work))).await,
         false => work.await,

@@ -127,7 +127,7 @@ impl Definitions {
     }
 
     /// Waits for the next change, or, while definitions wait for their objects to go, a moment.
-    async fn change(&self, live: &mut tokio::sync::mpsc::Receiver<Arc<crate::cache::Event>>) -> Option<()> {
+    async fn change(&self, live: &mut crate::cache::Receiver) -> Option<()> {
         let ending = self
             .server
             .caches()
@@ -140,7 +140,7 @@ impl Definitions {
                 .unwrap_or(None),
             false => live.recv().await,
         };
-        while live.try_recv().is_ok() {}
+        while live.try_next().is_some() {}
         match event {
             None if !ending || live.is_closed() => None,
             _ => Some(()),

@@ -94,7 +94,7 @@ pub fn packed(body: Body) -> Body {
     match body {
         Body::Whole(buffers) => Body::made(Packed::new(buffers.into_iter())),
         Body::Made(buffers) => Body::made(Packed::new(buffers)),
-        stream @ Body::Stream(_) => stream,
+        other @ (Body::Sent(_) | Body::Stream(_)) => other,
     }
 }
 

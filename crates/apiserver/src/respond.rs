@@ -241,7 +241,7 @@ pub fn gzip(mut response: Response<Body>) -> Response<Body> {
     let large = match response.body() {
         Body::Whole(buffers) => buffers.iter().map(Bytes::len).sum::<usize>() >= LARGE,
         Body::Made(_) => true,
-        Body::Stream(_) => false,
+        Body::Sent(_) | Body::Stream(_) => false,
     };
     if !large {
         return response;

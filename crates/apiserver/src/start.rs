@@ -35,7 +35,8 @@ impl ApiServer {
     ) -> Result<ApiServer, Error> {
         let server = Server::load(config, hooks).await?;
         let follow = tokio::spawn(Caches::follow(server.caches().clone()));
-        let mut tasks = vec![follow];
+        let unstall = tokio::spawn(Caches::end_stalled(server.caches().clone()));
+        let mut tasks = vec![follow, unstall];
         ensure(&server, first_objects(&server)).await?;
         server.caches().fresh().await?;
         let mut definitions = crate::custom::Definitions::new(server.clone());

@@ -73,6 +73,11 @@ impl Event {
         .clone()
     }
 
+    /// Bytes that the event keeps alive where the cache has gone on.
+    pub fn bytes(&self) -> usize {
+        self.kept_bytes() + self.new.as_ref().map_or(0, |new| new.bytes().len())
+    }
+
     /// Bytes that are kept alive only by this event.
     pub fn kept_bytes(&self) -> usize {
         self.old.as_ref().map_or(0, |old| old.bytes().len()) + 256

@@ -3,6 +3,7 @@
 
 mod events;
 mod labels;
+mod queue;
 mod resource;
 mod selection;
 
@@ -16,6 +17,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 pub use events::{Change, Event, close, open};
+pub use queue::Receiver;
 pub use resource::{Page, PageRequest, ResourceCache, Scope, Subscription};
 pub use selection::{Selection, Shown};
 
@@ -31,6 +33,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const RECALLED: u64 = 10_000;
 /// How long the store may take to tell them.
 const RECALL_LIMIT: Duration = Duration::from_secs(2);
+/// How often watches are looked for whose clients read nothing: they end after one to two times this.
+const STALLED_EVERY: Duration = Duration::from_secs(30);
 /// How long a reader waits for the caches to reach a revision that the store has already reported.
 const FRESHNESS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -118,6 +122,15 @@ impl Caches {
     pub fn end_watches(&self) {
         let resources = self.resources.read();
         resources.values().for_each(|cache| cache.end_watches());
+    }
+
+    /// Ends, again and again, the watches whose clients read nothing: what waits for them keeps memory alive.
+    pub async fn end_stalled(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(STALLED_EVERY).await;
+            let resources: Vec<_> = self.resources.read().values().cloned().collect();
+            resources.iter().for_each(|cache| cache.end_stalled());
+        }
     }
 
     /// How many objects each resource has.

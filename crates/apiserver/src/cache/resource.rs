@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstay_store::Entry;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tokio::sync::mpsc;
 
 use super::events::Event;
 use super::labels::{LabelIndex, Term, WORTHWHILE};
+use super::queue::{self, Receiver, Sender};
 use super::selection::Selection;
 use crate::resources::SelectableField;
 use mainstay_access::object::Object;
@@ -20,8 +20,6 @@ use mainstay_access::object::Object;
 const WINDOW_BYTES: usize = 4 << 20;
 /// How many events the window keeps at most.
 const WINDOW_EVENTS: usize = 20_000;
-/// How many events may wait for one watcher before it is closed (it resumes from the window).
-const WATCHER_QUEUE: usize = 4_096;
 
 /// Above this many scopes with watchers, closed ones are looked for at each subscription.
 const WATCHER_SCOPES: usize = 8_192;
@@ -47,7 +45,7 @@ pub struct Subscription {
     /// Events that happened between the wanted revision and the registration.
     pub backlog: Vec<Arc<Event>>,
     /// Events from then on.
-    pub live: mpsc::Receiver<Arc<Event>>,
+    pub live: Receiver,
 }
 
 /// Which part of a list is wanted.
@@ -77,12 +75,15 @@ pub struct Page {
 struct Inner {
     namespaces: BTreeMap<Arc<str>, Names>,
     count: usize,
+    /// Stored bytes by namespace, and of all together.
+    bytes: HashMap<Arc<str>, usize>,
+    all_bytes: usize,
     labels: LabelIndex,
     window: VecDeque<Arc<Event>>,
     window_bytes: usize,
     floor: u64,
     newest: u64,
-    watchers: HashMap<Scope, Vec<mpsc::Sender<Arc<Event>>>>,
+    watchers: HashMap<Scope, Vec<Sender>>,
 }
 
 /// See the module's text.
@@ -98,6 +99,8 @@ impl ResourceCache {
         let inner = Inner {
             namespaces: BTreeMap::new(),
             count: 0,
+            bytes: HashMap::new(),
+            all_bytes: 0,
             labels: LabelIndex::default(),
             window: VecDeque::new(),
             window_bytes: 0,
@@ -128,9 +131,14 @@ impl ResourceCache {
         self.read().count
     }
 
-    /// How many objects a namespace has, or all have together.
-    pub fn count_in(&self, namespace: Option<&str>) -> usize {
-        self.read().count_in(namespace)
+    /// How many objects a namespace has, or all have together, and their bytes.
+    pub fn size_of(&self, namespace: Option<&str>) -> (usize, usize) {
+        let inner = self.read();
+        let bytes = match namespace {
+            Some(one) => inner.bytes.get(one).copied().unwrap_or_default(),
+            None => inner.all_bytes,
+        };
+        (inner.count_in(namespace), bytes)
     }
 
     /// Looks up an object.
@@ -176,7 +184,7 @@ impl ResourceCache {
     /// # Errors
     /// The oldest revision that can be resumed from, when `revision` is older.
     pub fn subscribe(&self, scope: Scope, revision: u64) -> Result<Subscription, u64> {
-        let (sender, live) = mpsc::channel(WATCHER_QUEUE);
+        let (sender, live) = queue::channel();
         let mut inner = self.write();
         if revision < inner.floor {
             return Err(inner.floor);
@@ -196,7 +204,7 @@ impl ResourceCache {
         scope: Scope,
         applied: u64,
     ) -> (Page, Subscription) {
-        let (sender, live) = mpsc::channel(WATCHER_QUEUE);
+        let (sender, live) = queue::channel();
         let mut inner = self.write();
         inner.forget_closed(&scope);
         inner.watchers.entry(scope).or_default().push(sender);
@@ -239,7 +247,9 @@ impl ResourceCache {
         let fields = self.fields();
         let mut namespaces: BTreeMap<Arc<str>, Names> = BTreeMap::new();
         let count = entries.len();
+        let mut bytes: HashMap<Arc<str>, usize> = HashMap::new();
         for entry in entries {
+            *bytes.entry(entry.key.namespace.clone()).or_default() += entry.value.len();
             let object = Arc::new(Object::new(entry.value, entry.revision, &fields));
             namespaces
                 .entry(entry.key.namespace)
@@ -249,6 +259,8 @@ impl ResourceCache {
         let mut inner = self.write();
         inner.namespaces = namespaces;
         inner.count = count;
+        inner.all_bytes = bytes.values().sum();
+        inner.bytes = bytes;
         inner.labels.clear();
         inner.window.clear();
         inner.window_bytes = 0;
@@ -282,6 +294,18 @@ impl ResourceCache {
 
     pub(super) fn end_watches(&self) {
         self.write().watchers.clear();
+    }
+
+    /// Ends watches whose client has read nothing since the last call though events wait for it, and forgets those that
+    /// went away.
+    pub(super) fn end_stalled(&self) {
+        if self.read().watchers.is_empty() {
+            return;
+        }
+        self.write().watchers.retain(|_, watchers| {
+            watchers.retain(|watcher| !watcher.is_closed() && watcher.moves());
+            !watchers.is_empty()
+        });
     }
 
     pub(super) fn set_fields(&self, fields: Arc<[SelectableField]>) {
@@ -349,6 +373,7 @@ impl Inner {
                 .get_mut(namespace)
                 .and_then(|names| names.remove(name)),
         };
+        self.weigh(namespace, old.as_deref(), new.as_deref());
         match (&old, &new) {
             (None, Some(_)) => self.count += 1,
             (Some(_), None) => self.count -= 1,
@@ -357,8 +382,20 @@ impl Inner {
         self.labels.change(namespace, name, old.as_deref(), new.as_ref());
         if new.is_none() && self.namespaces.get(namespace).is_some_and(BTreeMap::is_empty) {
             self.namespaces.remove(namespace);
+            self.bytes.remove(namespace);
         }
         old
+    }
+
+    fn weigh(&mut self, namespace: &Arc<str>, old: Option<&Object>, new: Option<&Object>) {
+        let size = |object: Option<&Object>| object.map_or(0, |object| object.bytes().len());
+        let (more, less) = (size(new), size(old));
+        self.all_bytes = (self.all_bytes + more).saturating_sub(less);
+        if let Some(bytes) = self.bytes.get_mut(namespace) {
+            *bytes = (*bytes + more).saturating_sub(less);
+        } else if new.is_some() {
+            self.bytes.insert(namespace.clone(), more);
+        }
     }
 
     /// The label that an answer to this request should be found by, when it is not indexed yet.
@@ -421,7 +458,7 @@ impl Inner {
         let Some(watchers) = self.watchers.get_mut(scope) else {
             return;
         };
-        watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
+        watchers.retain(|watcher| watcher.send(event));
         if watchers.is_empty() {
             self.watchers.remove(scope);
         }

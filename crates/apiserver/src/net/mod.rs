@@ -38,6 +38,11 @@ const PROBE_EVERY: Duration = Duration::from_secs(30);
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
 /// Streams per HTTP/2 connection: an informer-heavy client has hundreds of watches.
 const STREAMS: u32 = 1_000;
+/// What the server keeps of an answer that a client does not take, per stream: one buffer of a list.
+const UNTAKEN: usize = 64 << 10;
+/// What a client may send before the server has asked for it, per stream and per connection.
+const UNASKED_STREAM: u32 = 256 << 10;
+const UNASKED_CONNECTION: u32 = 1 << 20;
 /// How long open requests may take after a drain began.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait after accepting failed, for example for want of file descriptors.
@@ -151,6 +156,9 @@ fn builder() -> auto::Builder<AtOnce> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(UNTAKEN)
+        .initial_stream_window_size(UNASKED_STREAM)
+        .initial_connection_window_size(UNASKED_CONNECTION)
         .keep_alive_interval(PROBE_EVERY)
         .keep_alive_timeout(PROBE_LIMIT);
     builder

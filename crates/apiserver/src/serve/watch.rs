@@ -10,16 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 use super::Call;
 use super::options::ListOptions;
 use super::read;
 use crate::body::Body;
-use crate::cache::{Change, Event, PageRequest, Scope, Selection, Shown, Subscription};
+use crate::cache::{Change, Event, PageRequest, Receiver, Scope, Selection, Shown, Subscription};
 use crate::convert;
 use crate::negotiate::{Format, Shape, Syntax};
+use crate::perishable::{Perishable, SENDING_LIMIT};
 use crate::proto;
 use crate::resources::Resource;
 use crate::respond::Wanted;
@@ -52,7 +52,7 @@ pub async fn watch(server: &Arc<Server>, resource: &Arc<Resource>, call: &Call) 
         server: server.clone(),
         resource: resource.clone(),
         pending: VecDeque::new(),
-        initial: VecDeque::new(),
+        initial: None,
         live: None,
         after: 0,
         selection,
@@ -110,9 +110,9 @@ struct Stream {
     resource: Arc<Resource>,
     /// Encoded events that go out next.
     pending: VecDeque<Bytes>,
-    /// Present objects that have not been sent yet.
-    initial: VecDeque<Arc<Object>>,
-    live: Option<mpsc::Receiver<Arc<Event>>>,
+    /// What the watch begins with and has not been sent yet.
+    initial: Option<Perishable<VecDeque<First>>>,
+    live: Option<Receiver>,
     /// Events up to here are known to the client.
     after: u64,
     selection: Selection,
@@ -125,6 +125,14 @@ struct Stream {
     columns_sent: bool,
     wanted: Wanted,
     ended: bool,
+}
+
+/// What goes out before anything that happens from now on.
+enum First {
+    /// An object that there is.
+    Present(Arc<Object>),
+    /// What happened since the revision that the client knows.
+    Missed(Arc<Event>),
 }
 
 impl futures::Stream for Stream {
@@ -170,7 +178,7 @@ impl Stream {
             let (page, subscription) = cache.page_and_subscribe(&request, &self.selection, scope, applied);
             self.knows(&page.objects);
             self.after = page.revision;
-            self.initial = page.objects.into();
+            self.first(page.objects.into_iter().map(First::Present).collect());
             self.initial_end = options.send_initial.map(|_| page.revision);
             self.live = Some(subscription.live);
             return Ok(());
@@ -188,12 +196,16 @@ impl Stream {
         }
         match cache.subscribe(scope, self.after) {
             Ok(Subscription { backlog, live }) => {
-                backlog.iter().for_each(|event| self.push(event));
+                self.first(backlog.into_iter().map(First::Missed).collect());
                 self.live = Some(live);
             }
             Err(floor) => self.fail(&expired(self.after, floor)),
         }
         Ok(())
+    }
+
+    fn first(&mut self, first: VecDeque<First>) {
+        self.initial = (!first.is_empty()).then(|| Perishable::new(first, SENDING_LIMIT));
     }
 
     fn knows(&mut self, objects: &[Arc<Object>]) {
@@ -239,20 +251,42 @@ impl Stream {
     }
 
     fn next_initial(&mut self) -> Option<Bytes> {
-        while let Some(object) = self.initial.pop_front() {
-            if let Some(bytes) = self.encode(Change::Added, &object) {
-                return Some(bytes);
+        while let Some(initial) = &self.initial {
+            match initial.with(VecDeque::pop_front) {
+                Some(Some(First::Present(object))) => {
+                    if let Some(bytes) = self.encode(Change::Added, &object) {
+                        return Some(bytes);
+                    }
+                }
+                Some(Some(First::Missed(event))) => {
+                    self.push(&event);
+                    if let Some(bytes) = self.pending.pop_front() {
+                        return Some(bytes);
+                    }
+                }
+                Some(None) => self.initial = None,
+                // The client took too long to read them: it begins again.
+                None => return self.give_up(),
             }
         }
         let revision = self.initial_end.take()?;
         Some(self.bookmark(revision, true))
     }
 
+    /// Ends the watch before what it should have begun with was sent: no mark may say that it was.
+    fn give_up(&mut self) -> Option<Bytes> {
+        self.ended = true;
+        self.initial = None;
+        self.initial_end = None;
+        self.live = None;
+        None
+    }
+
     /// Takes in what has happened, and registers to be woken by what will. `true`: there may be something to send, or
     /// the watch has ended.
     fn take_in(&mut self, context: &mut Context<'_>) -> bool {
         let event = match self.live.as_mut() {
-            Some(live) => live.poll_recv(context),
+            Some(live) => live.poll(context),
             None => Poll::Ready(None),
         };
         match event {
@@ -284,11 +318,16 @@ impl Stream {
         let applied = self.server.caches().revision();
         let mut waiting = Vec::new();
         if let Some(live) = self.live.as_mut() {
-            while let Ok(event) = live.try_recv() {
+            while let Some(event) = live.try_next() {
                 waiting.push(event);
             }
         }
         waiting.iter().for_each(|event| self.push(event));
+        // A queue that closed meanwhile may have let go of events that a bookmark would cover.
+        if self.live.as_ref().is_none_or(Receiver::is_closed) {
+            self.ended = true;
+            return;
+        }
         if self.bookmarks.is_some() && applied >= self.after {
             let bookmark = self.bookmark(applied, false);
             self.pending.push_back(bookmark);

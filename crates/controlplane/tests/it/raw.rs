@@ -63,7 +63,7 @@ pub async fn get_accepting(plane: &ControlPlane, path: &str, accept: &str) -> An
 async fn exchange(plane: &ControlPlane, user: UserInfo, request: Request<Full<Bytes>>) -> Answer {
     let Ok(response) = plane.service(user).oneshot(request).await;
     let (head, body) = response.into_parts();
-    let Ok(body) = body.collect().await;
+    let body = body.collect().await.expect("the body comes whole");
     Answer {
         code: head.status,
         headers: head.headers,
