@@ -34,8 +34,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Put the node agent through one trial on real parts (root): `kill`, `away`; in an emulated machine `cgroups`
-    /// (plain folders) and `slices` (systemd's).
+    /// Put the node agent through one trial on real parts (root): `kill`, `away`, `upstream` (on upstream's API server); in
+    /// an emulated machine `cgroups` (plain folders) and `slices` (systemd's).
     Trial {
         /// The trial's name.
         name: String,

@@ -2,6 +2,7 @@
 
 mod apiserver;
 mod autoscaler;
+mod load;
 mod node;
 mod nodes;
 mod store;
@@ -41,6 +42,7 @@ type Bench = fn() -> Result<Report>;
 const BENCHES: &[(&str, Bench)] = &[
     ("apiserver", apiserver::run),
     ("autoscaler", autoscaler::run),
+    ("load", load::run),
     ("node", node::run),
     ("nodes", nodes::run),
     ("store", store::run),

@@ -57,6 +57,7 @@ pub struct World {
     port: u16,
     agent: Option<Process>,
     server: Option<Process>,
+    _etcd: Option<Process>,
     _containerd: Process,
 }
 
@@ -175,6 +176,23 @@ impl World {
 
     /// The same with a runtime of this kind.
     pub async fn start_with(folder: &Path, runtime: Runtime) -> Result<World> {
+        World::start_on(folder, runtime, |data, port| Ok((server(data, port)?, None))).await
+    }
+
+    /// Starts containerd and upstream's API server.
+    pub async fn start_on_upstream(folder: &Path) -> Result<World> {
+        let start = |data: &Path, port| {
+            let (server, etcd) = super::upstream::start(data, port)?;
+            Ok((server, Some(etcd)))
+        };
+        World::start_on(folder, Runtime::default(), start).await
+    }
+
+    async fn start_on(
+        folder: &Path,
+        runtime: Runtime,
+        start: impl Fn(&Path, u16) -> Result<(Process, Option<Process>)>,
+    ) -> Result<World> {
         std::fs::create_dir_all(folder)?;
         if !has_machine() {
             private_folders(folder)?;
@@ -182,7 +200,7 @@ impl World {
         pod_network()?;
         let containerd = start_containerd(folder, runtime).await?;
         let (data, port) = (folder.join("data"), free_port()?);
-        let server = server(&data, port)?;
+        let (server, etcd) = start(&data, port)?;
         until_file(&data.join("admin.kubeconfig")).await?;
         let api = client(&data.join("admin.kubeconfig")).await?;
         ready(&api).await?;
@@ -192,6 +210,7 @@ impl World {
             port,
             agent: None,
             server: Some(server),
+            _etcd: etcd,
             _containerd: containerd,
         };
         world.fill().await?;

@@ -5,6 +5,7 @@ mod away;
 mod cgroups;
 mod kill;
 mod runtime;
+mod upstream;
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,8 +28,8 @@ const LONG: Duration = Duration::from_secs(15);
 
 /// Runs a trial; fails with what did not hold.
 pub fn run(name: &str) -> Result<()> {
-    if !["kill", "away", "cgroups", "slices"].contains(&name) {
-        bail!("no trial {name}; there are: kill away cgroups slices");
+    if !["kill", "away", "upstream", "cgroups", "slices"].contains(&name) {
+        bail!("no trial {name}; there are: kill away upstream cgroups slices");
     }
     let Some(folder) = inside() else {
         return match name {
@@ -52,6 +53,7 @@ async fn within(name: &str, folder: &Path) -> Result<()> {
     match name {
         "kill" => kill::run(World::start(folder).await?).await,
         "away" => away::run(World::start(folder).await?).await,
+        "upstream" => upstream::run(World::start_on_upstream(folder).await?).await,
         "cgroups" => cgroups::run(folder, "cgroupfs").await,
         _ => cgroups::run(folder, "systemd").await,
     }

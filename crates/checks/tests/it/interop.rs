@@ -1,5 +1,5 @@
 //! Upstream's own programs, built from the Go modules of `interop/` by `scripts/build-interop`: their controllers and
-//! scheduler on our server, ours on theirs; client-go's informers over restarts; clusterctl. Behind feature `interop`,
+//! scheduler on our server, ours and the node agent on theirs; client-go's informers over restarts; clusterctl. Behind feature `interop`,
 //! which `make interop` turns on.
 
 use std::collections::BTreeMap;
@@ -28,11 +28,13 @@ use serde_json::{Value, json};
 
 use crate::crash::Etcd;
 use crate::server::start_with;
-use crate::tools::{Running, apply, free_port, kubectl, run, wait};
+use crate::tools::{Running, apply, free_port, kubectl, mainstay, run, wait};
 
 /// Upstream's programs take their time on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
 const SPACE: &str = "interop";
+/// Lines of each log that a failed test shows.
+const LOG_LINES: usize = 60;
 
 /// A program that `scripts/build-interop` built.
 fn program(name: &str) -> PathBuf {
@@ -47,6 +49,33 @@ fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A folder for a test's files; the ends of the logs in it are shown when the test fails.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a folder for the test"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let files = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        for file in files.filter(|_| std::thread::panicking()).map(|file| file.path()) {
+            if file.extension().is_some_and(|extension| extension == "log") {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                eprintln!("{}:\n{last}", file.display());
+            }
+        }
+    }
 }
 
 fn started(name: &str, folder: &Path, flags: &[String]) -> Running {
@@ -286,35 +315,10 @@ fn runtime() -> tokio::runtime::Runtime {
     runtime.expect("a runtime")
 }
 
-/// Upstream's scheduler waits for the kinds of dynamic resource allocation, which we do not serve yet: empty lists do.
-async fn without_dynamic_resources(client: &Client) {
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for (plural, kind, scope) in [
-        ("deviceclasses", "DeviceClass", "Cluster"),
-        ("resourceslices", "ResourceSlice", "Cluster"),
-        ("resourceclaims", "ResourceClaim", "Namespaced"),
-        ("resourceclaimtemplates", "ResourceClaimTemplate", "Namespaced"),
-    ] {
-        let schema =
-            json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-        let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema});
-        let names = json!({"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")});
-        let definition = json!({
-            "metadata": {"name": format!("{plural}.resource.k8s.io"), "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
-            "spec": {"group": "resource.k8s.io", "scope": scope, "names": names, "versions": [version]},
-        });
-        definitions
-            .create(&PostParams::default(), &object(definition))
-            .await
-            .expect("the definition is taken");
-    }
-}
-
 /// Upstream's controllers and scheduler work on our server, whatever they send and ask for.
 fn theirs_on_ours(content_type: &str) {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = Folder::new();
     let server = start_with(&folder.path().join("data"), free_port(), &[]);
-    runtime().block_on(async { without_dynamic_resources(&client(&server.kubeconfig).await).await });
     let config = server.kubeconfig.to_string_lossy();
     let flags = |name: &str| {
         let mut flags: Vec<String> = [
@@ -392,7 +396,7 @@ impl Upstream {
             format!("--tls-cert-file={}", file("serving.pem", &serving.certificate)),
             format!("--tls-private-key-file={}", file("serving.key", &serving.key)),
             format!("--client-ca-file={ca}"),
-            format!("--service-account-key-file={key}"),
+            format!("--service-account-key-file={}", public_key(&key)),
             format!("--service-account-signing-key-file={key}"),
             "--service-account-issuer=https://kubernetes.default.svc".into(),
             "--authorization-mode=Node,RBAC".into(),
@@ -417,7 +421,7 @@ impl Upstream {
 
 #[test]
 fn our_controllers_and_scheduler_work_on_upstreams_server() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = Folder::new();
     let upstream = Upstream::start(folder.path());
     runtime().block_on(async {
         let client = client(&upstream.kubeconfig).await;
@@ -432,6 +436,21 @@ fn our_controllers_and_scheduler_work_on_upstreams_server() {
         controllers.stop().await;
         scheduler.await.expect("the scheduler ends");
     });
+}
+
+#[test]
+fn our_node_agent_works_on_upstreams_server() {
+    assert!(program("kube-apiserver").is_file() && mainstay().is_file());
+    let said = run(Command::new(env!("CARGO_BIN_EXE_checks")).args(["trial", "upstream"]));
+    assert!(said.well, "{}{}", said.out, said.err);
+}
+
+/// The public half of a key, in a file beside it: upstream's server does not take it from a PKCS #8 key by itself.
+fn public_key(key: &str) -> String {
+    let public = format!("{key}.pub");
+    let said = run(Command::new("openssl").args(["pkey", "-pubout", "-in", key, "-out", &public]));
+    assert!(said.well, "{}{}", said.out, said.err);
+    public
 }
 
 /// What an informer told, line by line.
@@ -486,7 +505,7 @@ fn replayed(lines: &[String]) -> BTreeMap<String, String> {
 
 #[test]
 fn informers_see_every_event_once_over_restarts() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = Folder::new();
     let port = free_port();
     let mut server = start_with(folder.path(), port, &[]);
     let config = server.kubeconfig.clone();
@@ -538,7 +557,7 @@ fn informers_see_every_event_once_over_restarts() {
 
 #[test]
 fn clusterctl_describes_a_cluster_and_gives_its_kubeconfig() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = Folder::new();
     let server = start_with(folder.path(), free_port(), &[]);
     runtime().block_on(async { a_workload_cluster(client(&server.kubeconfig).await).await });
     let does = |arguments: &[&str]| {
@@ -561,10 +580,10 @@ fn clusterctl_describes_a_cluster_and_gives_its_kubeconfig() {
         "--grouping=false",
     ]);
     for part in [
-        "Cluster/demo",
-        "KubeadmControlPlane/demo-cp",
-        "MachineDeployment/demo-a",
-        "Machine/demo-a-1",
+        "Cluster default/demo",
+        "KubeadmControlPlane default/demo-cp",
+        "MachineDeployment default/demo-a",
+        "Machine default/demo-a-1",
         "Available",
     ] {
         assert!(described.contains(part), "no {part}:\n{described}");

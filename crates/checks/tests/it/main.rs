@@ -13,6 +13,7 @@ mod faults;
 mod guest;
 #[cfg(feature = "interop")]
 mod interop;
+mod load;
 mod local;
 mod manners;
 mod network;

@@ -34,6 +34,11 @@ pub struct Memory {
 impl Server {
     /// Starts a server on `folder`, and tells how long it took until `/readyz` said ok.
     pub async fn start(folder: &Path) -> Result<(Server, Duration)> {
+        Server::start_with(folder, &[]).await
+    }
+
+    /// The same with more flags.
+    pub async fn start_with(folder: &Path, flags: &[String]) -> Result<(Server, Duration)> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let kubeconfig = folder.join("admin.kubeconfig");
         if kubeconfig.exists() {
@@ -42,7 +47,7 @@ impl Server {
         let clock = SystemClock::new();
         let begin = clock.monotonic();
         let server = Server {
-            process: spawn(folder, port)?,
+            process: spawn(folder, port, flags)?,
             kubeconfig,
         };
         while clock.monotonic() - begin < START_LIMIT {
@@ -65,6 +70,11 @@ impl Server {
     /// A client of the administrator with so many connections.
     pub async fn client(&self, connections: usize) -> Result<Client> {
         Client::connect(&self.kubeconfig, connections).await
+    }
+
+    /// Its administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// CPU seconds so far, user and system.
@@ -105,11 +115,12 @@ impl Drop for Server {
     }
 }
 
-fn spawn(folder: &Path, port: u16) -> Result<Child> {
+fn spawn(folder: &Path, port: u16, flags: &[String]) -> Result<Child> {
     let binary = std::env::current_exe()?.with_file_name("mainstay");
     Command::new(&binary)
         .args(["server", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
         .arg(folder)
+        .args(flags)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Flow-control windows of Go's HTTP/2 client.
-const STREAM_WINDOW: u32 = 4 << 20;
+pub const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// Connections to one server, used in turn.
@@ -26,13 +26,42 @@ pub struct Client {
     senders: Vec<SendRequest<Full<Bytes>>>,
     next: AtomicUsize,
     base: String,
+    /// Who speaks, where no certificate says it.
+    token: Option<String>,
 }
 
 impl Client {
     /// Opens the connections with a kubeconfig's credentials.
     pub async fn connect(kubeconfig: &Path, connections: usize) -> Result<Client> {
-        let parsed = Kubeconfig::read_from(kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
+        let config = config(kubeconfig).await?;
+        Client::open_all(config, connections, STREAM_WINDOW).await
+    }
+
+    /// Opens connections that show no certificate: the user of a token speaks. Of an answer that is not read the server
+    /// gets rid of `window` bytes.
+    pub async fn connect_as(
+        kubeconfig: &Path,
+        connections: usize,
+        window: u32,
+        token: &str,
+    ) -> Result<Client> {
+        let mut config = config(kubeconfig).await?;
+        config.auth_info = kube::config::AuthInfo::default();
+        let client = Client::open_all(config, connections, window).await?;
+        Ok(client.speaking_for(token))
+    }
+
+    /// The same connections for another user.
+    pub fn speaking_for(&self, token: &str) -> Client {
+        Client {
+            senders: self.senders.clone(),
+            next: AtomicUsize::new(self.next.fetch_add(1, Ordering::Relaxed)),
+            base: self.base.clone(),
+            token: Some(token.to_owned()),
+        }
+    }
+
+    async fn open_all(config: kube::Config, connections: usize, window: u32) -> Result<Client> {
         // A second installation in the same process changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut tls = config.rustls_client_config()?;
@@ -42,12 +71,13 @@ impl Client {
         let port = config.cluster_url.port_u16().context("no port")?;
         let mut senders = Vec::new();
         for _ in 0..connections {
-            senders.push(open(&tls, &host, port).await?);
+            senders.push(open(&tls, &host, port, window).await?);
         }
         Ok(Client {
             senders,
             next: AtomicUsize::new(0),
             base: format!("https://{host}:{port}"),
+            token: None,
         })
     }
 
@@ -60,13 +90,16 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Result<Response<Incoming>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed) % self.senders.len();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header("accept", "application/json")
             .header("content-type", content_type)
-            .header("user-agent", "bench/1")
-            .body(Full::new(body.into()))?;
+            .header("user-agent", "bench/1");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body.into()))?;
         let mut sender = self.senders[number].clone();
         Ok(sender.send_request(request).await?)
     }
@@ -115,14 +148,19 @@ impl Client {
     }
 }
 
-async fn open(tls: &TlsConnector, host: &str, port: u16) -> Result<SendRequest<Full<Bytes>>> {
+async fn config(kubeconfig: &Path) -> Result<kube::Config> {
+    let parsed = Kubeconfig::read_from(kubeconfig)?;
+    Ok(kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?)
+}
+
+async fn open(tls: &TlsConnector, host: &str, port: u16, window: u32) -> Result<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let stream = tls
         .connect(ServerName::try_from(host.to_owned())?, stream)
         .await?;
     let (sender, connection) = Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(window)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .handshake(TokioIo::new(stream))
         .await?;

@@ -1,8 +1,8 @@
 //! The API server as a process: `mainstay server` on the embedded store with fsync, beside kube-apiserver 1.36.3 with etcd
 //! 3.6.16 as measured on the same kind of machine (2 cores, the client on them too; the published figures).
 
-mod child;
-mod client;
+pub(super) mod child;
+pub(super) mod client;
 mod growth;
 mod load;
 

@@ -1,0 +1,105 @@
+//! Upstream's API server over etcd in the place of ours, with the same folder of certificates and the same kubeconfig.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use mainstay_base::clock::{Clock as _, SystemClock};
+use mainstay_controlplane::Certificates;
+use mainstay_pki::Credentials;
+
+use crate::bench::up::{Process, free_port};
+
+/// Where `scripts/build-interop` puts upstream's programs.
+fn program(name: &str) -> Result<PathBuf> {
+    let folder = match std::env::var_os("MAINSTAY_INTEROP") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(std::env::var_os("HOME").context("no home")?).join(".cache/mainstay/interop"),
+    };
+    let path = folder.join(name);
+    ensure!(
+        path.is_file(),
+        "no {}: run scripts/build-interop first",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Starts etcd and the API server; the administrator's kubeconfig and `pki` are in `data` as with our server.
+pub fn start(data: &Path, port: u16) -> Result<(Process, Process)> {
+    let program = program("kube-apiserver")?;
+    std::fs::create_dir_all(data)?;
+    let etcd = etcd(data)?;
+    let now = SystemClock::new().now();
+    let certificates = Certificates::open(Some(&data.join("pki")), now)?;
+    let serving = certificates.serving(&["127.0.0.1".into(), "localhost".into()], now)?;
+    let admin = certificates.client("admin", &["system:masters".into()], &[], now)?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = data.join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let (certificate, key) = (
+        file("admin.pem", &admin.certificate)?,
+        file("admin.key", &admin.key)?,
+    );
+    let tokens = file("sa.key", certificates.service_account_key())?;
+    let flags = [
+        ("etcd-servers", etcd.1),
+        ("bind-address", "127.0.0.1".into()),
+        ("secure-port", port.to_string()),
+        ("tls-cert-file", file("serving.pem", &serving.certificate)?),
+        ("tls-private-key-file", file("serving.key", &serving.key)?),
+        ("client-ca-file", file("ca.pem", certificates.ca_pem())?),
+        ("kubelet-client-certificate", certificate),
+        ("kubelet-client-key", key),
+        ("service-account-key-file", public_key(&tokens)?),
+        ("service-account-signing-key-file", tokens),
+        ("service-account-issuer", "https://kubernetes.default.svc".into()),
+        ("authorization-mode", "Node,RBAC".into()),
+        ("enable-admission-plugins", "NodeRestriction".into()),
+        ("service-cluster-ip-range", "10.96.0.0/16".into()),
+        // There is no default route here; nobody connects to it.
+        ("advertise-address", "192.0.2.1".into()),
+    ];
+    let log = std::fs::File::create(data.join("kube-apiserver.log"))?;
+    let mut command = Command::new(program);
+    command.args(flags.map(|(flag, value)| format!("--{flag}={value}")));
+    let server = Process(command.stdout(Stdio::null()).stderr(log).spawn()?);
+    let url = format!("https://127.0.0.1:{port}");
+    let credentials = Credentials::Certificate(admin);
+    let text = mainstay_pki::kubeconfig("upstream", &url, certificates.ca_pem(), "admin", &credentials);
+    file("admin.kubeconfig", &text)?;
+    Ok((server, etcd.0))
+}
+
+/// The public half of a key, in a file beside it: upstream's server does not take it from a PKCS #8 key by itself.
+fn public_key(key: &str) -> Result<String> {
+    let public = format!("{key}.pub");
+    let mut command = Command::new("openssl");
+    command.args(["pkey", "-pubout", "-in", key, "-out", &public]);
+    ensure!(command.status()?.success(), "openssl does not read {key}");
+    Ok(public)
+}
+
+fn etcd(data: &Path) -> Result<(Process, String)> {
+    let url = || -> Result<String> { Ok(format!("http://127.0.0.1:{}", free_port()?)) };
+    let (client, peer) = (url()?, url()?);
+    let mut command = Command::new("etcd");
+    command.arg("--data-dir").arg(data.join("etcd"));
+    for (flag, value) in [
+        ("--listen-client-urls", &client),
+        ("--advertise-client-urls", &client),
+        ("--listen-peer-urls", &peer),
+        ("--initial-advertise-peer-urls", &peer),
+    ] {
+        command.args([flag, value]);
+    }
+    command.args([
+        "--initial-cluster",
+        &format!("default={peer}"),
+        "--log-level=error",
+    ]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    Ok((Process(child.context("etcd does not start")?), client))
+}
