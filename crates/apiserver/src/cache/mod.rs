@@ -29,9 +29,9 @@ use mainstay_access::object::Object;
 const LOAD_PAGE: usize = 2_000;
 /// How long to wait before the store is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(200);
-/// Revisions that are asked of the store's past after a start.
-const RECALLED: u64 = 10_000;
-/// How long the store may take to tell them.
+/// Revisions that are asked of the store's past after a start: so many, or fewer where the store is too slow.
+const RECALLED: [u64; 3] = [10_000, 1_000, 100];
+/// How long the store may take to tell them, each time.
 const RECALL_LIMIT: Duration = Duration::from_secs(2);
 /// How often watches are looked for whose clients read nothing: they end after one to two times this.
 const STALLED_EVERY: Duration = Duration::from_secs(30);
@@ -62,12 +62,13 @@ impl Caches {
             known_from: AtomicU64::new(0),
         });
         caches.reload().await?;
-        if !matches!(
-            tokio::time::timeout(RECALL_LIMIT, caches.recall()).await,
-            Ok(Ok(()))
-        ) {
-            tracing::info!("the store told nothing of the past: watches begin anew");
+        for revisions in RECALLED {
+            let recalled = tokio::time::timeout(RECALL_LIMIT, caches.recall(revisions)).await;
+            if matches!(recalled, Ok(Ok(()))) {
+                return Ok(caches);
+            }
         }
+        tracing::info!("the store told nothing of the past: watches begin anew");
         Ok(caches)
     }
 
@@ -233,9 +234,9 @@ impl Caches {
     }
 
     /// Fills the windows with what the store remembers from before the load, so that watches go on over a restart.
-    async fn recall(&self) -> Result<(), Error> {
+    async fn recall(&self, revisions: u64) -> Result<(), Error> {
         let newest = self.store.current().await?.min(self.revision());
-        let mut from = newest.saturating_sub(RECALLED).max(1);
+        let mut from = newest.saturating_sub(revisions).max(1);
         let (mut at, mut past) = (from, Vec::new());
         let mut watch = self.store.watch(Prefix::All, from).await?;
         while at < newest {

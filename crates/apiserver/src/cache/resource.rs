@@ -571,3 +571,64 @@ fn collect<'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use mainstay_store::{Event as Change, Key};
+
+    fn change(namespace: &str, name: &str, bytes: Option<usize>) -> Change {
+        let value =
+            |bytes| format!(r#"{{"metadata":{{"name":"a"}},"x":"{}"}}"#, "y".repeat(bytes)).into_bytes();
+        Change {
+            key: Key::new("core/configmaps", namespace, name),
+            value: bytes.map(|bytes| Bytes::from(value(bytes))),
+            prev: None,
+            prev_revision: 0,
+        }
+    }
+
+    fn cache() -> ResourceCache {
+        ResourceCache::new("core/configmaps".into(), Arc::default(), 0)
+    }
+
+    #[test]
+    fn sizes_follow_writes_and_deletes() {
+        let cache = cache();
+        let empty = change("a", "1", Some(0)).value.map_or(0, |value| value.len());
+        cache.apply(1, &[change("a", "1", Some(1_000)), change("b", "1", Some(10))]);
+        cache.apply(2, &[change("a", "1", Some(500)), change("a", "2", Some(0))]);
+        assert_eq!(cache.size_of(Some("a")), (2, 500 + 2 * empty));
+        assert_eq!(cache.size_of(None), (3, 510 + 3 * empty));
+        cache.apply(3, &[change("a", "1", None), change("a", "2", None)]);
+        cache.apply(4, &[change("c", "1", None)]);
+        assert_eq!(cache.size_of(Some("a")), (0, 0));
+        assert_eq!(cache.size_of(None), (1, 10 + empty));
+        assert_eq!(
+            cache.read().bytes.len(),
+            1,
+            "namespaces without objects are forgotten"
+        );
+    }
+
+    #[test]
+    fn a_watch_that_nobody_reads_ends_and_can_be_resumed() {
+        let cache = cache();
+        let mut idle = cache
+            .subscribe(Scope::All, 0)
+            .expect("the window goes back so far");
+        cache.end_stalled();
+        cache.apply(1, &[change("a", "1", Some(0))]);
+        cache.end_stalled();
+        cache.apply(2, &[change("a", "2", Some(0))]);
+        cache.end_stalled();
+        assert!(idle.live.is_closed() && idle.live.try_next().is_none());
+        assert!(cache.read().watchers.is_empty());
+        let resumed = cache
+            .subscribe(Scope::All, 0)
+            .expect("the window goes back so far");
+        let missed: Vec<u64> = resumed.backlog.iter().map(|event| event.revision).collect();
+        assert_eq!(missed, [1, 2]);
+    }
+}
