@@ -169,23 +169,16 @@ fn decide(seen: &Seen, active: Vec<Arc<Pod>>, plan: &mut Plan, now: Timestamp) {
     let job = &seen.job;
     let done = plan.status.succeeded + plan.status.uncounted_terminated_pods.succeeded.len() as i32;
     let lost = plan.status.failed + plan.status.uncounted_terminated_pods.failed.len() as i32;
-    if let Some((reason, message)) = failure(job, &active, lost, &plan.status, now) {
-        plan.delete = active;
-        return end(plan, true, reason, message, now);
-    }
     let enough = match job.spec.completions {
         Some(completions) => done >= completions,
         None => done > 0 && active.is_empty(),
     };
-    if enough {
+    let ending = decided(&plan.status)
+        .or_else(|| failure(job, &active, lost, &plan.status, now))
+        .or(enough.then_some(&COMPLETIONS));
+    if let Some(ending) = ending {
         plan.delete = active;
-        return end(
-            plan,
-            false,
-            "CompletionsReached",
-            "Reached expected number of succeeded pods",
-            now,
-        );
+        return end(plan, ending, now);
     }
     suspended(job, plan, now);
     if job.spec.suspend {
@@ -202,7 +195,7 @@ fn failure(
     lost: i32,
     status: &JobStatus,
     now: Timestamp,
-) -> Option<(&'static str, &'static str)> {
+) -> Option<&'static Ending> {
     let limit = job.spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
     let in_place = job.spec.template["spec"]["restartPolicy"] == "OnFailure";
     let restarts = active
@@ -211,43 +204,88 @@ fn failure(
         .map(|container| container.restart_count)
         .sum::<i32>();
     if lost > limit || (in_place && restarts > limit.max(0) && restarts > 0) {
-        return Some((
-            "BackoffLimitExceeded",
-            "Job has reached the specified backoff limit",
-        ));
+        return Some(&BACKOFF);
     }
     let seconds = job.spec.active_deadline_seconds?;
     let late = now.as_second() - status.start_time?.as_second() >= seconds && !job.spec.suspend;
-    late.then_some((
-        "DeadlineExceeded",
-        "Job was active longer than specified deadline",
-    ))
+    late.then_some(&DEADLINE)
 }
 
-fn end(plan: &mut Plan, failed: bool, reason: &'static str, message: &'static str, now: Timestamp) {
-    let kinds = if failed {
-        ["FailureTarget", "Failed"]
-    } else {
-        ["SuccessCriteriaMet", "Complete"]
-    };
-    for kind in kinds {
+/// Why a Job ends.
+struct Ending {
+    failed: bool,
+    reason: &'static str,
+    message: &'static str,
+}
+
+const BACKOFF: Ending = Ending {
+    failed: true,
+    reason: "BackoffLimitExceeded",
+    message: "Job has reached the specified backoff limit",
+};
+const DEADLINE: Ending = Ending {
+    failed: true,
+    reason: "DeadlineExceeded",
+    message: "Job was active longer than specified deadline",
+};
+const COMPLETIONS: Ending = Ending {
+    failed: false,
+    reason: "CompletionsReached",
+    message: "Reached expected number of succeeded pods",
+};
+
+impl Ending {
+    /// The condition that says that the Job will end, and the one that says that it has.
+    fn conditions(&self) -> [&'static str; 2] {
+        match self.failed {
+            true => ["FailureTarget", "Failed"],
+            false => ["SuccessCriteriaMet", "Complete"],
+        }
+    }
+}
+
+/// The end that was decided on before: it stays so while the Job's pods go and are counted.
+fn decided(status: &JobStatus) -> Option<&'static Ending> {
+    [&BACKOFF, &DEADLINE, &COMPLETIONS].into_iter().find(|ending| {
+        let target = ending.conditions()[0];
+        let mut conditions = status.conditions.iter();
+        conditions.any(|one| {
+            one.kind == target && one.status == "True" && one.reason.as_deref() == Some(ending.reason)
+        })
+    })
+}
+
+/// Says that the Job will end, and that it has once all of its pods are gone and counted: upstream's server takes the
+/// second only then.
+fn end(plan: &mut Plan, ending: &Ending, now: Timestamp) {
+    let status = &mut plan.status;
+    let uncounted = &status.uncounted_terminated_pods;
+    let counted = uncounted.succeeded.is_empty() && uncounted.failed.is_empty();
+    let is_last = counted && status.active == 0 && status.terminating == 0;
+    let [will, has] = ending.conditions();
+    for kind in [Some(will), is_last.then_some(has)].into_iter().flatten() {
+        if is_true(&status.conditions, kind) {
+            continue;
+        }
         let condition = Condition {
             kind: kind.into(),
             status: "True".into(),
-            reason: Some(reason.into()),
-            message: Some(message.into()),
+            reason: Some(ending.reason.into()),
+            message: Some(ending.message.into()),
             last_probe_time: Some(whole_seconds(now)),
             ..Condition::default()
         };
-        set_condition(&mut plan.status.conditions, condition, now);
+        set_condition(&mut status.conditions, condition, now);
     }
-    if !failed {
-        plan.status.completion_time = Some(whole_seconds(now));
+    if !is_last {
+        return;
     }
-    plan.event = Some(if failed {
-        (ending(true), reason, message.into())
-    } else {
-        (ending(false), "Completed", "Job completed".into())
+    if !ending.failed {
+        status.completion_time = Some(whole_seconds(now));
+    }
+    plan.event = Some(match ending.failed {
+        true => (self::ending(true), ending.reason, ending.message.into()),
+        false => (self::ending(false), "Completed", "Job completed".into()),
     });
 }
 
@@ -415,8 +453,15 @@ mod tests {
             json!({"completions": 1}),
             json!({}),
             vec![pod("a").phase("Succeeded")],
+            expect![[r#"create [] delete 0 release 1; 0+1 ok 0+0 failed ["SuccessCriteriaMet"]; Never"#]],
+        );
+        let decided = json!({"type": "SuccessCriteriaMet", "status": "True", "reason": "CompletionsReached"});
+        check(
+            json!({"completions": 1}),
+            json!({"conditions": [decided], "uncountedTerminatedPods": {"succeeded": ["uid-gone"]}}),
+            vec![],
             expect![[
-                r#"create [] delete 0 release 1; 0+1 ok 0+0 failed ["SuccessCriteriaMet", "Complete"]; Never"#
+                r#"create [] delete 0 release 0; 1+0 ok 0+0 failed ["SuccessCriteriaMet", "Complete"]; Never"#
             ]],
         );
     }
@@ -434,8 +479,15 @@ mod tests {
             json!({"completions": 1, "backoffLimit": 1}),
             json!({"failed": 1}),
             vec![failed("b"), pod("c").ready(1)],
+            expect![[r#"create [] delete 1 release 1; 0+0 ok 1+1 failed ["FailureTarget"]; Never"#]],
+        );
+        let decided = json!({"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded"});
+        check(
+            json!({"completions": 1, "backoffLimit": 3}),
+            json!({"failed": 2, "conditions": [decided]}),
+            vec![],
             expect![[
-                r#"create [] delete 1 release 1; 0+0 ok 1+1 failed ["FailureTarget", "Failed"]; Never"#
+                r#"create [] delete 0 release 0; 0+0 ok 2+0 failed ["FailureTarget", "Failed"]; Never"#
             ]],
         );
     }
@@ -446,9 +498,7 @@ mod tests {
             json!({"completions": 1, "activeDeadlineSeconds": 60}),
             json!({"startTime": at(940).to_string()}),
             vec![pod("a").ready(950)],
-            expect![[
-                r#"create [] delete 1 release 0; 0+0 ok 0+0 failed ["FailureTarget", "Failed"]; Never"#
-            ]],
+            expect![[r#"create [] delete 1 release 0; 0+0 ok 0+0 failed ["FailureTarget"]; Never"#]],
         );
     }
 
