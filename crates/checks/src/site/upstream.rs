@@ -61,6 +61,8 @@ pub fn start(data: &Path, port: u16) -> Result<(Process, Process)> {
         ("service-cluster-ip-range", "10.96.0.0/16".into()),
         // There is no default route here; nobody connects to it.
         ("advertise-address", "192.0.2.1".into()),
+        // As every installer says: names of nodes are in no DNS.
+        ("kubelet-preferred-address-types", "InternalIP,Hostname".into()),
     ];
     let log = std::fs::File::create(data.join("kube-apiserver.log"))?;
     let mut command = Command::new(program);
