@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// A request makes and drops hundreds of small values; this allocator serves them from the thread's own pages. Huge pages
-/// are left off: they double an idle process.
+/// are left off: an idle process shall stay small.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
