@@ -13,14 +13,15 @@ help: ## Show the targets
 setup: ## Install missing distribution packages (needs root)
 	@scripts/setup
 
-setup-clients: ## Install the pinned clients that the tests drive
+setup-clients: ## Install what only the tests need, and the pinned clients that they drive
 	@scripts/setup-clients
 
 setup-guest: ## Install an emulator and a kernel for the tests in an emulated machine
 	@scripts/setup-guest
 
-build: setup ## Build the binary
-	$(CARGO) build --release --locked -p mainstay
+build: ## Build the binary; what running it needs is installed meanwhile
+	@scripts/setup build
+	@scripts/setup & installing=$$!; $(CARGO) build --release --locked -p mainstay; built=$$?; wait $$installing && exit $$built
 
 up: build ## Start everything in examples/local/ on this machine
 	$(BIN) up -f examples/local/ --data-dir $(DATA_DIR)

@@ -59,6 +59,11 @@ impl Allocator {
         Ipv4Addr::from(self.first.wrapping_add(1))
     }
 
+    /// Whether [`Allocator::assign`] may choose something for objects of this kind.
+    pub fn chooses_for(&self, resource: &Resource) -> bool {
+        &*resource.store == SERVICES
+    }
+
     /// Fills in a service's addresses and ports; keeps what it has.
     ///
     /// # Errors
@@ -70,7 +75,7 @@ impl Allocator {
         object: &mut Value,
         old: &Value,
     ) -> ApiResult<()> {
-        if &*resource.store != SERVICES {
+        if !self.chooses_for(resource) {
             return Ok(());
         }
         let kind = object["spec"]["type"].as_str().unwrap_or("ClusterIP").to_string();

@@ -13,7 +13,7 @@ use mainstay_access::status::{ApiError, ApiResult};
 
 /// Events are deleted after this long: upstream's default.
 const EVENT_TTL: Duration = Duration::from_secs(3_600);
-/// How often a charge is computed anew before the client hears of the contention.
+/// How often a charge is computed anew, for other servers over the same store, before the client hears of the contention.
 const CHARGE_TRIES: usize = 50;
 
 /// What is to be stored.
@@ -31,6 +31,8 @@ pub enum Goal<'a> {
 pub enum Failure {
     /// Somebody else wrote the object first.
     Raced,
+    /// Somebody else took an address or port that was chosen for the object.
+    Taken,
     /// Something that the client must hear.
     Refused(ApiError),
 }
@@ -69,6 +71,7 @@ impl Write<'_> {
             }
         };
         let object = |revision| Arc::new(Object::new(bytes.clone(), revision, &self.resource.fields));
+        let mut turn = None;
         for _ in 0..CHARGE_TRIES {
             let (mut conditions, mut ops) = self.charges(review).await?;
             if self.options.dry_run {
@@ -77,6 +80,16 @@ impl Write<'_> {
                     Goal::Replace(_, revision) | Goal::Delete(_, revision) => revision,
                 }));
             }
+            if turn.is_none() && !ops.is_empty() {
+                let taken = self.server.turns.take(ops.iter().map(Op::key)).await;
+                let waited = taken.waited;
+                turn = Some(taken);
+                if waited {
+                    self.catch_up().await?;
+                    continue;
+                }
+            }
+            let charged: Vec<Key> = ops.iter().map(|op| op.key().clone()).collect();
             conditions.insert(0, condition.clone());
             ops.insert(
                 0,
@@ -91,14 +104,19 @@ impl Write<'_> {
             match self.server.caches().store().txn(conditions, ops).await {
                 Ok(revision) => return Ok(object(revision)),
                 Err(Error::Conflict { key: other, .. }) if other == key => return Err(Failure::Raced),
-                Err(Error::Conflict { .. }) => self.catch_up().await?,
+                Err(Error::Conflict { key: other, .. }) => {
+                    self.catch_up().await?;
+                    if !charged.contains(&other) {
+                        return Err(Failure::Taken);
+                    }
+                }
                 Err(Error::Invalid(why)) => return Err(ApiError::bad_request(why).into()),
                 // It may have happened all the same: clients try again by themselves after 503, but not after this.
                 Err(error @ Error::Etcd { .. }) => return Err(ApiError::internal(error).into()),
                 Err(error) => return Err(ApiError::unavailable(error.to_string()).into()),
             }
         }
-        let message = "too many writes contend for the same quota or address, try again";
+        let message = "too many writes contend for the same quota, try again";
         Err(ApiError::too_many_requests(message, 1).into())
     }
 

@@ -9,6 +9,8 @@ use crate::schema;
 use mainstay_access::hooks::{Operation, Review};
 use mainstay_access::status::{ApiError, ApiResult, Cause};
 
+/// How often an address and a port are chosen anew when another server over the same store takes them first.
+const CHOICES: usize = 20;
 /// How many generated names are tried.
 const NAME_TRIES: usize = 8;
 /// Generated names are cut so that the suffix fits into this length.
@@ -46,17 +48,36 @@ pub async fn create(write: &Write<'_>, served: Value, tracked: bool) -> ApiResul
 
 /// Stores an object that has its name; `None` when the name is taken.
 async fn store(write: &Write<'_>, object: Value, tracked: bool) -> ApiResult<Option<Written>> {
-    let review = admitted(write, object, tracked).await?;
-    let goal = Goal::Create(&review.object);
-    match write.commit(&review.name, goal, &review).await {
-        Ok(object) => Ok(Some(Written {
-            object,
-            created: true,
-            warnings: review.warnings,
-        })),
+    if write.server.allocator.chooses_for(write.resource) {
+        for _ in 1..CHOICES {
+            match once(write, object.clone(), tracked).await {
+                Err(Failure::Taken) => {}
+                Err(Failure::Raced) => return Ok(None),
+                Err(Failure::Refused(error)) => return Err(error),
+                Ok(written) => return Ok(Some(written)),
+            }
+        }
+    }
+    match once(write, object, tracked).await {
+        Err(Failure::Taken) => Err(ApiError::too_many_requests(
+            "too many writes contend for addresses and ports, try again",
+            1,
+        )),
         Err(Failure::Raced) => Ok(None),
         Err(Failure::Refused(error)) => Err(error),
+        Ok(written) => Ok(Some(written)),
     }
+}
+
+async fn once(write: &Write<'_>, object: Value, tracked: bool) -> Result<Written, Failure> {
+    let review = admitted(write, object, tracked).await?;
+    let goal = Goal::Create(&review.object);
+    let object = write.commit(&review.name, goal, &review).await?;
+    Ok(Written {
+        object,
+        created: true,
+        warnings: review.warnings,
+    })
 }
 
 /// Who asks for a certificate is what the server saw, never what the client wrote.

@@ -38,7 +38,7 @@ pub async fn delete(write: &Write<'_>, options: &DeleteOptions) -> ApiResult<Del
         let entry = entry.map_err(|error| ApiError::unavailable(error.to_string()))?;
         let entry = entry.ok_or_else(|| write.not_found(write.name))?;
         match once(write, options, entry).await {
-            Err(Failure::Raced) => {}
+            Err(Failure::Raced | Failure::Taken) => {}
             Err(Failure::Refused(error)) => return Err(error),
             Ok(deleted) => return Ok(deleted),
         }

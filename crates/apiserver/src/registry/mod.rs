@@ -5,6 +5,7 @@ pub mod commit;
 pub mod create;
 pub mod delete;
 pub mod strategy;
+pub(crate) mod turns;
 pub mod update;
 
 use std::sync::Arc;

@@ -46,7 +46,7 @@ pub async fn update(write: &Write<'_>, change: &Change<'_>, create_absent: bool)
             return create_by_update(write, change).await;
         };
         match once(write, change, entry).await {
-            Err(Failure::Raced) => {}
+            Err(Failure::Raced | Failure::Taken) => {}
             Err(Failure::Refused(error)) => return Err(error),
             Ok(written) => return Ok(written),
         }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cluster_api;
 mod components;
+mod contention;
 mod devices;
 mod discovery;
 mod documents;
