@@ -81,8 +81,8 @@ pub struct Global {
         value_name = "FILTER"
     )]
     pub log: Option<String>,
-    /// Print help
-    #[arg(short = 'h', long = "help", global = true, action = clap::ArgAction::HelpShort)]
+    /// Print help (`-h`: only the flags that most people need)
+    #[arg(short = 'h', long = "help", global = true, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
 }
 
@@ -404,20 +404,41 @@ pub struct SnapshotArgs {
 /// Flags of `node`.
 #[derive(Debug, ClapArgs)]
 pub struct NodeArgs {
-    /// Join data (NodeConfig)
-    #[arg(
-        long,
-        alias = "node-config",
-        default_value = "/etc/mainstay/node.json",
-        value_name = "FILE"
-    )]
-    pub join: PathBuf,
+    /// Join data (NodeConfig); /etc/mainstay/node.json without a kubeconfig
+    #[arg(long, alias = "node-config", value_name = "FILE")]
+    pub join: Option<PathBuf>,
     /// A KubeletConfiguration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The runtime's socket; the configuration's, else /run/containerd/containerd.sock, without it
-    #[arg(long, value_name = "URL")]
-    pub container_runtime_endpoint: Option<String>,
+    /// A folder with `*.conf` files that are put over `--config` in the order of their names
+    #[arg(long, hide_short_help = true, value_name = "FOLDER")]
+    pub config_dir: Option<PathBuf>,
+    /// Join by this kubeconfig instead of join data; made when `--bootstrap-kubeconfig` joins and it is missing
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig with which a node without a certificate asks for one
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Where certificates are kept; `pki` below the root folder without it
+    #[arg(long, hide_short_help = true, value_name = "FOLDER")]
+    pub cert_dir: Option<PathBuf>,
+    /// Where pods' volumes are kept
+    #[arg(
+        long,
+        hide_short_help = true,
+        default_value = "/var/lib/kubelet",
+        value_name = "FOLDER"
+    )]
+    pub root_dir: PathBuf,
+    /// The node's name
+    #[arg(long, hide_short_help = true, value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// The address to report; the one that faces the API server without it
+    #[arg(long, hide_short_help = true, value_name = "ADDRESS")]
+    pub node_ip: Option<std::net::IpAddr>,
+    /// Labels of the Node object: `a=1,b=2`
+    #[arg(long, hide_short_help = true, value_name = "PAIRS")]
+    pub node_labels: Vec<String>,
     /// Facts of a local machine, whose kernel shows those of its host
     #[arg(
         long,
@@ -425,6 +446,8 @@ pub struct NodeArgs {
         value_name = "FILE"
     )]
     pub machine_facts: PathBuf,
+    #[command(flatten)]
+    pub kubelet: crate::commands::node::flags::KubeletFlags,
 }
 
 /// Flags of `detect`.

@@ -44,7 +44,7 @@ fn commands(text: &mut String, of: &clap::Command, path: &str) {
         }
         let path = format!("{path} {}", command.get_name());
         let _ = write!(text, "\n## {path}\n\n");
-        let help = command.clone().term_width(WIDTH).render_help().to_string();
+        let help = command.clone().term_width(WIDTH).render_long_help().to_string();
         block(text, &without_everywhere(&help));
         commands(text, command, &path);
     }
@@ -62,7 +62,7 @@ fn without_everywhere(help: &str) -> String {
     for line in help.lines() {
         skipping = match (line, skipping) {
             ("Everywhere:", _) => true,
-            ("", true) => false,
+            (line, true) => line.is_empty() || line.starts_with(' '),
             (_, skipping) => skipping,
         };
         if !skipping {

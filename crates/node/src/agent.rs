@@ -107,10 +107,13 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     match shared.settings.client.clone() {
         Some(client) => slot.set(client),
         None => {
-            let store = identity::Store::new(shared.settings.dirs.root.join("pki"));
-            let rotate = shared.settings.kubelet.rotate_certificates;
-            let join = shared.settings.join.clone();
-            parts.spawn(identity::keep(join, store, rotate, slot, clock.clone()));
+            let joining = identity::Joining {
+                join: shared.settings.join.clone(),
+                access: shared.settings.access.clone(),
+                store: identity::Store::new(shared.settings.dirs.certificates()),
+                rotate: shared.settings.kubelet.rotate_certificates,
+            };
+            parts.spawn(identity::keep(joining, slot, clock.clone()));
         }
     }
     parts.spawn(lease::keep(

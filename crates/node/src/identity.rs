@@ -17,12 +17,16 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::api::{ApiError, ApiSlot, Credentials, connect};
 use crate::config::NodeConfig;
+use crate::settings::Access;
 
 /// How long to wait between the first looks at the request.
 const POLL: Duration = Duration::from_millis(500);
 /// How long to wait after a failed attempt to join.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long a certificate is used at least before the next is asked for: upstream's signer says that it was valid five
+/// minutes before it was issued, which is most of the life of a short one.
+const PAUSE: Duration = Duration::from_secs(10);
 /// From so many failures on the wait no longer grows: a request that is denied again and again costs little.
 const MOST_FAILURES: u32 = 15;
 
@@ -165,8 +169,7 @@ impl Store {
     /// The kept certificate, if it is for this very node with all these names, and still valid.
     pub fn load_named(&self, join: &NodeConfig, wanted: &[SanType], now: Timestamp) -> Option<Held> {
         let text = std::fs::read_to_string(self.file()).ok()?;
-        let split = text.find("-----BEGIN PRIVATE KEY")?;
-        let (certificate, key) = text.split_at(split);
+        let (certificate, key) = text.split_at(key_begins(&text)?);
         let held = describe(certificate, key).ok()?;
         let fits = names(certificate, join, wanted) && held.not_after > now;
         fits.then_some(held)
@@ -189,6 +192,15 @@ impl Store {
         write_private(&self.pending_key(), &key.serialize_pem())?;
         Ok(key)
     }
+}
+
+/// Where the key begins in a file with a certificate and its key, which may say of which kind it is (`EC`, `RSA`).
+fn key_begins(text: &str) -> Option<usize> {
+    let mut begins = text.match_indices("-----BEGIN ").map(|(at, _)| at);
+    begins.find(|at| {
+        let line = text[*at..].lines().next().unwrap_or_default();
+        line.ends_with("PRIVATE KEY-----")
+    })
 }
 
 /// Writes a file only its owner may read, in one step.
@@ -365,21 +377,84 @@ fn api_error(action: &'static str) -> impl Fn(kube::Error) -> IdentityError {
     }
 }
 
-async fn join_once(join: &NodeConfig, store: &Store, clock: &SharedClock) -> Result<Held, IdentityError> {
-    if let Some(held) = store.load(join, clock.now()) {
-        return Ok(held);
+/// What a node joins its cluster with.
+#[derive(Debug)]
+pub struct Joining {
+    /// The join file.
+    pub join: NodeConfig,
+    /// Credentials beside it.
+    pub access: Access,
+    /// Where the certificate is kept.
+    pub store: Store,
+    /// Whether it is renewed before it expires.
+    pub rotate: bool,
+}
+
+/// With what the node shows who it is.
+enum Shown {
+    /// A certificate, which ends.
+    Certificate(Held),
+    /// A token that somebody else looks after.
+    Token(String),
+}
+
+impl Shown {
+    fn credentials(&self) -> Credentials {
+        match self {
+            Shown::Certificate(held) => held.credentials(),
+            Shown::Token(token) => Credentials::Token(token.clone()),
+        }
     }
-    let client = connect(join, &Credentials::Token(join.bootstrap_token.clone())).await?;
-    ask(&client, join, store, &identity_names(join)?).await
+}
+
+impl Joining {
+    /// The kept certificate, else what was given, else a new certificate from the cluster.
+    async fn once(&self, clock: &SharedClock) -> Result<Shown, IdentityError> {
+        if let Some(held) = self.store.load(&self.join, clock.now()) {
+            return Ok(Shown::Certificate(held));
+        }
+        match &self.access.given {
+            Some(Credentials::Token(token)) => return Ok(Shown::Token(token.clone())),
+            Some(Credentials::Certificate { certificate, key }) => {
+                let held = describe(certificate, key)?;
+                if held.not_after > clock.now() {
+                    return Ok(Shown::Certificate(held));
+                }
+            }
+            None => {}
+        }
+        let token = || Credentials::Token(self.join.bootstrap_token.clone());
+        let first = self.access.first.clone().unwrap_or_else(token);
+        let client = connect(&self.join, &first).await?;
+        let held = self.renew(&client).await?;
+        self.leave_kubeconfig()?;
+        Ok(Shown::Certificate(held))
+    }
+
+    async fn renew(&self, client: &kube::Client) -> Result<Held, IdentityError> {
+        ask(client, &self.join, &self.store, &identity_names(&self.join)?).await
+    }
+
+    /// Makes the kubeconfig that others on this machine expect of a node that has joined.
+    fn leave_kubeconfig(&self) -> Result<(), IdentityError> {
+        let Some(path) = self.access.kubeconfig.as_ref().filter(|path| !path.exists()) else {
+            return Ok(());
+        };
+        let server = self.join.api_servers.first().map_or("", String::as_str);
+        let credentials = mainstay_pki::Credentials::File(self.store.file());
+        let ca = &self.join.ca_bundle;
+        let text = mainstay_pki::kubeconfig("default-cluster", server, ca, "default-auth", &credentials);
+        write_private(path, &text)
+    }
 }
 
 /// Keeps the node joined for as long as it runs: certificate first, then a new one before each expires.
 /// Failures are logged and tried again; the rest of the agent works on without an API server meanwhile.
-pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, clock: SharedClock) {
+pub async fn keep(joining: Joining, slot: ApiSlot, clock: SharedClock) {
     let mut failures = 0;
     loop {
-        let held = match join_once(&join, &store, &clock).await {
-            Ok(held) => held,
+        let shown = match joining.once(&clock).await {
+            Ok(shown) => shown,
             Err(error) => {
                 tracing::warn!(
                     error = mainstay_base::error::chain(&error),
@@ -391,7 +466,7 @@ pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, c
             }
         };
         failures = 0;
-        let client = match connect(&join, &held.credentials()).await {
+        let client = match connect(&joining.join, &shown.credentials()).await {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(
@@ -403,12 +478,15 @@ pub async fn keep(join: NodeConfig, store: Store, rotate: bool, slot: ApiSlot, c
             }
         };
         slot.set(client.clone());
-        wait_until(if rotate { held.renew_at() } else { held.not_after }, &clock).await;
-        let renewed = match identity_names(&join) {
-            Ok(names) => ask(&client, &join, &store, &names).await,
-            Err(error) => Err(error),
+        let Shown::Certificate(held) = shown else {
+            return std::future::pending().await;
         };
-        if let Err(error) = renewed {
+        let until = match joining.rotate {
+            true => held.renew_at().max(clock.now() + PAUSE).min(held.not_after),
+            false => held.not_after,
+        };
+        wait_until(until, &clock).await;
+        if let Err(error) = joining.renew(&client).await {
             tracing::warn!(
                 error = mainstay_base::error::chain(&error),
                 "could not renew the certificate"

@@ -38,4 +38,4 @@ pub use mainstay_nodepolicy::{
 
 pub use config::{KubeletConfiguration, NodeConfig};
 pub use facts::Overrides;
-pub use settings::{Dirs, Settings};
+pub use settings::{Access, Dirs, Settings};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Credentials;
 use crate::config::{KubeletConfiguration, NodeConfig};
 use crate::facts::Overrides;
 
@@ -14,6 +15,8 @@ pub struct Dirs {
     pub root: PathBuf,
     /// Symbolic links to container logs by name (`/var/log/containers`).
     pub container_links: PathBuf,
+    /// Where certificates are kept; `None`: `pki` below the root.
+    pub certificates: Option<PathBuf>,
     /// Where the cgroup hierarchies are mounted (`/sys/fs/cgroup`).
     pub cgroups: PathBuf,
     /// The runtime's network configurations (`/etc/cni/net.d`); `None`: somebody else's business.
@@ -25,10 +28,30 @@ impl Default for Dirs {
         Dirs {
             root: "/var/lib/kubelet".into(),
             container_links: "/var/log/containers".into(),
+            certificates: None,
             cgroups: "/sys/fs/cgroup".into(),
             cni: Some("/etc/cni/net.d".into()),
         }
     }
+}
+
+impl Dirs {
+    /// Where certificates are kept.
+    pub fn certificates(&self) -> PathBuf {
+        let own = || self.root.join("pki");
+        self.certificates.clone().unwrap_or_else(own)
+    }
+}
+
+/// How the node shows who it is where the join file does not say it.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Shown while the agent keeps no certificate of its own.
+    pub given: Option<Credentials>,
+    /// Shown when the first certificate is asked for, in the place of the join file's token.
+    pub first: Option<Credentials>,
+    /// A kubeconfig that is made, if it is missing, as soon as there is a certificate: it refers to the kept one.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Everything the agent is told at start.
@@ -36,6 +59,8 @@ impl Default for Dirs {
 pub struct Settings {
     /// The join file.
     pub join: NodeConfig,
+    /// Credentials beside it.
+    pub access: Access,
     /// The kubelet's configuration.
     pub kubelet: KubeletConfiguration,
     /// Folders.
@@ -62,6 +87,7 @@ impl Settings {
         }
         Settings {
             join,
+            access: Access::default(),
             kubelet,
             dirs: Dirs::default(),
             overrides: Overrides::default(),

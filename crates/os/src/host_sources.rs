@@ -31,7 +31,7 @@ pub fn resolved(treefile: &Treefile) -> Result<Treefile> {
         let found = archives.iter().find(|(_, suites)| suites.contains(&suite));
         let (url, _) = found.ok_or_else(|| Error::Treefile {
             field: format!("sources[{index}].url"),
-            message: format!("no archive of this computer's apt has suite {suite:?}; name one by its URL"),
+            message: format!("no archive of this computer's apt has suite {suite:?}; add it to /etc/apt/sources.list.d, or name an archive by its URL"),
         })?;
         source.url = url.clone();
     }

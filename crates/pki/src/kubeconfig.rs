@@ -11,6 +11,8 @@ use crate::Pem;
 pub enum Credentials {
     /// By a client certificate.
     Certificate(Pem),
+    /// By a client certificate and its key, together in a file that changes when the certificate is renewed.
+    File(std::path::PathBuf),
     /// By a bearer token.
     Token(String),
 }
@@ -38,6 +40,7 @@ pub fn kubeconfig(name: &str, server: &str, ca_pem: &str, user: &str, credential
 fn shown(credentials: &Credentials) -> Value {
     match credentials {
         Credentials::Token(token) => json!({"token": token}),
+        Credentials::File(path) => json!({"client-certificate": path, "client-key": path}),
         Credentials::Certificate(pem) => json!({
             "client-certificate-data": STANDARD.encode(&pem.certificate),
             "client-key-data": STANDARD.encode(&pem.key),

@@ -1,7 +1,7 @@
 //! A node of its own on this computer: containerd, an API server and the agent, as processes in namespaces of their own
 //! (mounts, network, processes), so that the kernel takes everything back, however a run ends.
 
-mod upstream;
+pub mod upstream;
 pub mod world;
 
 use std::path::PathBuf;

@@ -57,8 +57,19 @@ pub struct World {
     port: u16,
     agent: Option<Process>,
     server: Option<Process>,
-    _etcd: Option<Process>,
+    /// What upstream's API server needs beside it.
+    _others: Vec<Process>,
     _containerd: Process,
+    joining: Joining,
+}
+
+/// How the agent joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Joining {
+    /// By a join file and a certificate that is there already.
+    Certificate,
+    /// As upstream's nodes: by the kubeconfig of a bootstrap token and a request for a certificate.
+    Bootstrap,
 }
 
 fn sh(script: &str) -> Result<()> {
@@ -176,22 +187,32 @@ impl World {
 
     /// The same with a runtime of this kind.
     pub async fn start_with(folder: &Path, runtime: Runtime) -> Result<World> {
-        World::start_on(folder, runtime, |data, port| Ok((server(data, port)?, None))).await
+        let start = |data: &Path, port| Ok((server(data, port)?, Vec::new()));
+        let world = World::start_on(folder, runtime, start, Joining::Certificate).await?;
+        world.identify()?;
+        Ok(world)
     }
 
-    /// Starts containerd and upstream's API server.
+    /// Starts containerd and upstream's API server and controllers, which let the agent join by a bootstrap token.
     pub async fn start_on_upstream(folder: &Path) -> Result<World> {
         let start = |data: &Path, port| {
             let (server, etcd) = super::upstream::start(data, port)?;
-            Ok((server, Some(etcd)))
+            Ok((server, vec![etcd]))
         };
-        World::start_on(folder, Runtime::default(), start).await
+        let mut world = World::start_on(folder, Runtime::default(), start, Joining::Bootstrap).await?;
+        let data = folder.join("data");
+        super::upstream::let_nodes_join(&world.api).await?;
+        let kubeconfig = super::upstream::bootstrap_kubeconfig(world.port, &world.authority()?);
+        std::fs::write(folder.join("bootstrap.conf"), kubeconfig)?;
+        world._others.push(super::upstream::signer(&data)?);
+        Ok(world)
     }
 
     async fn start_on(
         folder: &Path,
         runtime: Runtime,
-        start: impl Fn(&Path, u16) -> Result<(Process, Option<Process>)>,
+        start: impl Fn(&Path, u16) -> Result<(Process, Vec<Process>)>,
+        joining: Joining,
     ) -> Result<World> {
         std::fs::create_dir_all(folder)?;
         if !has_machine() {
@@ -200,7 +221,7 @@ impl World {
         pod_network()?;
         let containerd = start_containerd(folder, runtime).await?;
         let (data, port) = (folder.join("data"), free_port()?);
-        let (server, etcd) = start(&data, port)?;
+        let (server, others) = start(&data, port)?;
         until_file(&data.join("admin.kubeconfig")).await?;
         let api = client(&data.join("admin.kubeconfig")).await?;
         ready(&api).await?;
@@ -210,11 +231,11 @@ impl World {
             port,
             agent: None,
             server: Some(server),
-            _etcd: etcd,
+            _others: others,
             _containerd: containerd,
+            joining,
         };
         world.fill().await?;
-        world.identify()?;
         Ok(world)
     }
 
@@ -287,8 +308,7 @@ impl World {
         if let Some(agent) = self.agent.take() {
             agent.stop()?;
         }
-        let (join, config) = (self.folder.join("join.json"), self.folder.join("kubelet.json"));
-        std::fs::write(&join, self.join()?.to_string())?;
+        let config = self.folder.join("kubelet.json");
         std::fs::write(&config, configuration(&self.folder, more).to_string())?;
         let mut log = std::fs::OpenOptions::new();
         let log = log
@@ -296,17 +316,28 @@ impl World {
             .append(true)
             .open(self.folder.join("agent.log"))?;
         let mut command = Command::new(binary()?);
-        command.args([
-            "node",
-            "--log",
-            "warn",
-            "--machine-facts",
-            "/nonexistent",
-            "--join",
-        ]);
-        command.arg(&join).arg("--config").arg(&config);
+        command.args(["node", "--log", "warn", "--machine-facts", "/nonexistent"]);
+        match self.joining {
+            Joining::Certificate => {
+                let join = self.folder.join("join.json");
+                std::fs::write(&join, self.join()?.to_string())?;
+                command.arg("--join").arg(join);
+            }
+            Joining::Bootstrap => {
+                let first = self.folder.join("bootstrap.conf");
+                command.arg("--bootstrap-kubeconfig").arg(first);
+                command.arg("--kubeconfig").arg(self.node_kubeconfig());
+                command.args(["--hostname-override", NODE, "-v", "2"]);
+            }
+        }
+        command.arg("--config").arg(&config);
         self.agent = Some(Process(command.stdout(Stdio::null()).stderr(log).spawn()?));
         self.until_ready().await
+    }
+
+    /// The kubeconfig that the agent makes when it has joined by a bootstrap token.
+    pub fn node_kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubelet.conf")
     }
 
     fn join(&self) -> Result<Value> {

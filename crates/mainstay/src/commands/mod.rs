@@ -9,7 +9,7 @@ mod findings;
 mod host;
 mod kubeconfig;
 mod manifests;
-mod node;
+pub mod node;
 mod os;
 mod preflight;
 mod server;

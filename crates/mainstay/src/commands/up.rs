@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::{Client, ResourceExt};
+use mainstay_api::conditions::types;
 use mainstay_api::{ClusterDeployment, NodePool, OSImage};
 use mainstay_base::clock::{Clock, SystemClock};
 use mainstay_base::error::chain;
@@ -233,7 +234,7 @@ async fn wait_for_images(output: &Output, client: &Client, deadline: &Deadline) 
         let waiting: Vec<String> = images
             .iter()
             .filter(|image| commit(image).is_none())
-            .map(ResourceExt::name_any)
+            .map(not_composed)
             .collect();
         if waiting.is_empty() {
             let shown = images
@@ -242,10 +243,20 @@ async fn wait_for_images(output: &Output, client: &Client, deadline: &Deadline) 
             step.done(&shown.collect::<Vec<_>>().join(", "));
             return Ok(());
         }
-        let what = format!("image {} to be composed", waiting.join(", "));
+        let what = format!("{} to be composed", waiting.join(", "));
         step.waiting(&what);
         deadline.check(&what)?;
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// An image that is waited for, and why it could not be composed so far.
+fn not_composed(image: &OSImage) -> String {
+    let conditions = image.status.iter().flat_map(|status| &status.conditions);
+    let mut failed = conditions.filter(|one| one.type_ == types::COMPOSED && one.status == "False");
+    match failed.next() {
+        Some(why) => format!("image {} ({}; it is tried again)", image.name_any(), why.message),
+        None => format!("image {}", image.name_any()),
     }
 }
 

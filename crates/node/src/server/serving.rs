@@ -49,7 +49,7 @@ fn show(serving: &Serving, held: &Held) {
 
 /// Keeps the certificate for as long as the agent runs.
 pub async fn keep(shared: Arc<Shared>, serving: Arc<Serving>) {
-    let store = Store::serving(shared.settings.dirs.root.join("pki"));
+    let store = Store::serving(shared.settings.dirs.certificates());
     let mut failures = 0;
     loop {
         match renewed(&shared, &store, &serving).await {

@@ -1,10 +1,13 @@
-//! `mainstay node`: reads the join file and the kubelet's configuration and runs the agent until it is told to end.
+//! `mainstay node`: reads how to join and the kubelet's configuration and runs the agent until it is told to end.
+
+mod access;
+pub mod flags;
 
 use std::path::Path;
 
 use mainstay_base::clock::SystemClock;
 use mainstay_base::error::chain;
-use mainstay_node::{KubeletConfiguration, NodeConfig, Overrides, Settings};
+use mainstay_node::{KubeletConfiguration, NodeConfig, Overrides, Settings, config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -33,20 +36,32 @@ fn overrides(path: &Path) -> Result<Overrides, Failure> {
     }
 }
 
-fn settings(args: &NodeArgs) -> Result<Settings, Failure> {
-    let join = NodeConfig::load(&args.join).map_err(failed)?;
-    let (mut kubelet, warnings) = match &args.config {
-        Some(file) => KubeletConfiguration::load(file).map_err(failed)?,
-        None => join.kubelet().map_err(failed)?,
+/// The configuration: file, folder of files over it, flags over both.
+fn kubelet(args: &NodeArgs, join: &NodeConfig) -> Result<KubeletConfiguration, Failure> {
+    let mut document = match &args.config {
+        Some(file) => config::document(file).map_err(failed)?,
+        None => join.kubelet_configuration.clone(),
     };
-    for warning in warnings {
+    if let Some(folder) = &args.config_dir {
+        config::put_folder(folder, &mut document).map_err(failed)?;
+    }
+    args.kubelet.put(&mut document).map_err(failed)?;
+    let (kubelet, warnings) = KubeletConfiguration::from_value(document).map_err(failed)?;
+    for warning in warnings.into_iter().chain(args.kubelet.warnings()) {
         tracing::warn!(warning, "configuration");
     }
-    if let Some(endpoint) = &args.container_runtime_endpoint {
-        kubelet.container_runtime_endpoint.clone_from(endpoint);
-    }
+    Ok(kubelet)
+}
+
+fn settings(args: &NodeArgs) -> Result<Settings, Failure> {
+    let (join, access) = access::access(args)?;
+    let kubelet = kubelet(args, &join)?;
     let mut settings = Settings::new(join, kubelet, super::version::TEXT);
+    settings.access = access;
+    settings.dirs.root.clone_from(&args.root_dir);
+    settings.dirs.certificates.clone_from(&args.cert_dir);
     settings.overrides = overrides(&args.machine_facts)?;
+    settings.overrides.address = args.node_ip.or(settings.overrides.address);
     Ok(settings)
 }
 
