@@ -1,20 +1,11 @@
 //! End-to-end checks that anyone can point at the product: `checks oracle DIR`, `checks bench NAME`, `checks fuzz`.
 
-#![allow(clippy::disallowed_methods)] // benchmarks start the binary that they measure
-
-mod bench;
-mod client;
-mod fuzz;
-mod guest;
-mod oracle;
-mod site;
-mod trial;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use mainstay_checks::{bench, fuzz, oracle, trial};
 
 /// Runs oracle tables and benchmarks against the production code.
 #[derive(Debug, Parser)]

@@ -16,8 +16,11 @@ use serde_json::json;
 
 use crate::bench::up::{Process, free_port};
 
-/// Where `scripts/build-interop` puts upstream's programs.
-fn program(name: &str) -> Result<PathBuf> {
+/// A program of upstream's that `scripts/build-interop` has put into its folder.
+///
+/// # Errors
+/// When it is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
     let folder = match std::env::var_os("MAINSTAY_INTEROP") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(std::env::var_os("HOME").context("no home")?).join(".cache/mainstay/interop"),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::computer::{find, parent, signal};
 use crate::support::{Installation, examples};
-use crate::tools::{run, try_kubectl, wait};
+use crate::tools::{run, try_kubectl, wait, wait_told};
 
 /// A busy computer needs long; a healthy one seconds.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -232,25 +232,17 @@ impl<'a> NextRepair<'a> {
 
     /// Waits until the repair is in a state and tells its steps.
     pub fn reaches(&self, state: &str) -> String {
-        let mut last = String::new();
-        let start = std::time::Instant::now();
-        loop {
-            let told = self.now().map(|repair| told(&repair)).unwrap_or_default();
-            if told.0 == state {
-                return told.1;
-            }
-            let now = format!("{} after {}", told.0, told.1);
-            if now != last {
-                eprintln!("{:?} repair of {}: {now}", start.elapsed(), self.host);
-                last = now;
-            }
-            assert!(
-                start.elapsed() < LIMIT * 2,
-                "the repair of {} is {last}, not {state}",
-                self.host
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        wait_told(
+            &format!("the repair of {} to be {state}", self.host),
+            LIMIT * 2,
+            || {
+                let told = self.now().map(|repair| told(&repair)).unwrap_or_default();
+                match told.0 == state {
+                    true => Ok(told.1),
+                    false => Err(format!("{} after {}", told.0, told.1)),
+                }
+            },
+        )
     }
 }
 

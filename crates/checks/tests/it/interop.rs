@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,35 +21,19 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client, Config, ResourceExt as _};
 use mainstay_base::clock::{SystemClock, rfc3339_micros, rfc3339_seconds};
+use mainstay_checks::site::upstream::{self, program};
 use mainstay_control::CancellationToken;
-use mainstay_pki::{Authority, Credentials};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::crash::Etcd;
 use crate::server::start_with;
-use crate::tools::{Running, apply, free_port, kubectl, mainstay, run, wait};
+use crate::tools::{Running, apply, free_port, kubectl, mainstay, run, try_kubectl, wait};
 
 /// Upstream's programs take their time on a busy machine.
 const LIMIT: Duration = Duration::from_secs(180);
 const SPACE: &str = "interop";
 /// Lines of each log that a failed test shows.
 const LOG_LINES: usize = 60;
-
-/// A program that `scripts/build-interop` built.
-fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("MAINSTAY_INTEROP").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/mainstay/interop"),
-        PathBuf::from,
-    );
-    let path = folder.join(name);
-    assert!(
-        path.exists(),
-        "no {}: run scripts/build-interop first",
-        path.display()
-    );
-    path
-}
 
 /// A folder for a test's files; the ends of the logs in it are shown when the test fails.
 struct Folder(tempfile::TempDir);
@@ -81,7 +65,7 @@ impl Drop for Folder {
 fn started(name: &str, folder: &Path, flags: &[String]) -> Running {
     let log =
         std::fs::File::create(folder.join(format!("{name}.log"))).expect("the test's folder is writable");
-    let child = Command::new(program(name))
+    let child = Command::new(program(name).expect("it is built"))
         .args(flags)
         .stdout(Stdio::null())
         .stderr(log)
@@ -361,70 +345,17 @@ fn upstreams_controllers_and_scheduler_work_on_our_server_in_protobuf() {
     theirs_on_ours("application/vnd.kubernetes.protobuf");
 }
 
-/// Upstream's API server over etcd, with an administrator's kubeconfig.
-struct Upstream {
-    kubeconfig: PathBuf,
-    _server: Running,
-    _etcd: Etcd,
-}
-
-impl Upstream {
-    fn start(folder: &Path) -> Upstream {
-        let etcd = Etcd::start();
-        let clock = SystemClock::shared();
-        let authority = Authority::create("test", clock.now()).expect("an authority");
-        let life = jiff::SignedDuration::from_hours(2);
-        let names = ["127.0.0.1".to_string(), "localhost".to_string()];
-        let serving = authority
-            .serving("kube-apiserver", &names, clock.now(), life)
-            .expect("a certificate");
-        let groups = ["system:masters".to_string()];
-        let admin = authority
-            .client("admin", &groups, &[], clock.now(), life)
-            .expect("a certificate");
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.join(name), text).expect("the test's folder is writable");
-            folder.join(name).to_string_lossy().into_owned()
-        };
-        let port = free_port();
-        let key = file("sa.key", &mainstay_pki::new_key_pem().expect("a key"));
-        let ca = file("ca.pem", &authority.pem().certificate);
-        let flags = [
-            format!("--etcd-servers={}", etcd.url),
-            "--bind-address=127.0.0.1".into(),
-            format!("--secure-port={port}"),
-            format!("--tls-cert-file={}", file("serving.pem", &serving.certificate)),
-            format!("--tls-private-key-file={}", file("serving.key", &serving.key)),
-            format!("--client-ca-file={ca}"),
-            format!("--service-account-key-file={}", public_key(&key)),
-            format!("--service-account-signing-key-file={key}"),
-            "--service-account-issuer=https://kubernetes.default.svc".into(),
-            "--authorization-mode=Node,RBAC".into(),
-            "--service-cluster-ip-range=10.96.0.0/16".into(),
-        ];
-        let server = started("kube-apiserver", folder, &flags);
-        let url = format!("https://127.0.0.1:{port}");
-        let ca = &authority.pem().certificate;
-        let text = mainstay_pki::kubeconfig("upstream", &url, ca, "admin", &Credentials::Certificate(admin));
-        let kubeconfig = PathBuf::from(file("admin.kubeconfig", &text));
-        wait("upstream's API server", LIMIT, || {
-            let said = crate::tools::try_kubectl(&kubeconfig, &["get", "--raw", "/readyz"]);
-            said.well.then_some(())
-        });
-        Upstream {
-            kubeconfig,
-            _server: server,
-            _etcd: etcd,
-        }
-    }
-}
-
 #[test]
 fn our_controllers_and_scheduler_work_on_upstreams_server() {
     let folder = Folder::new();
-    let upstream = Upstream::start(folder.path());
+    let _server = upstream::start(folder.path(), free_port()).expect("upstream's API server starts");
+    let kubeconfig = folder.path().join("admin.kubeconfig");
+    wait("upstream's API server", LIMIT, || {
+        let said = try_kubectl(&kubeconfig, &["get", "--raw", "/readyz"]);
+        said.well.then_some(())
+    });
     runtime().block_on(async {
-        let client = client(&upstream.kubeconfig).await;
+        let client = client(&kubeconfig).await;
         let (stop, clock) = (CancellationToken::new(), SystemClock::shared());
         let config = mainstay_workloads::Config::default();
         let controllers = mainstay_workloads::start(client.clone(), config, clock.clone(), stop.clone());
@@ -440,24 +371,16 @@ fn our_controllers_and_scheduler_work_on_upstreams_server() {
 
 #[test]
 fn our_node_agent_works_on_upstreams_server() {
-    assert!(program("kube-apiserver").is_file() && mainstay().is_file());
+    assert!(mainstay().is_file());
     let said = run(Command::new(env!("CARGO_BIN_EXE_checks")).args(["trial", "upstream"]));
     assert!(said.well, "{}{}", said.out, said.err);
-}
-
-/// The public half of a key, in a file beside it: upstream's server does not take it from a PKCS #8 key by itself.
-fn public_key(key: &str) -> String {
-    let public = format!("{key}.pub");
-    let said = run(Command::new("openssl").args(["pkey", "-pubout", "-in", key, "-out", &public]));
-    assert!(said.well, "{}{}", said.out, said.err);
-    public
 }
 
 /// What an informer told, line by line.
 type Lines = Arc<Mutex<Vec<String>>>;
 
 fn listen(kubeconfig: &Path, content_type: &str) -> (Running, Lines) {
-    let mut command = Command::new(program("informers"));
+    let mut command = Command::new(program("informers").expect("it is built"));
     command
         .arg("-kubeconfig")
         .arg(kubeconfig)
@@ -561,7 +484,7 @@ fn clusterctl_describes_a_cluster_and_gives_its_kubeconfig() {
     let server = start_with(folder.path(), free_port(), &[]);
     runtime().block_on(async { a_workload_cluster(client(&server.kubeconfig).await).await });
     let does = |arguments: &[&str]| {
-        let mut command = Command::new(program("clusterctl"));
+        let mut command = Command::new(program("clusterctl").expect("it is built"));
         command
             .args(arguments)
             .arg("--kubeconfig")

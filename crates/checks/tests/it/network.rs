@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::{Installation, ready_nodes};
-use crate::tools::{Said, apply, kubectl, try_kubectl, wait};
+use crate::tools::{Said, apply, kubectl, try_kubectl, wait, wait_told};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -60,20 +60,13 @@ fn within(demo: &Path, pod: &str, command: &str) -> Said {
 }
 
 fn eventually(demo: &Path, pod: &str, command: &str, holds: impl Fn(&Said) -> bool) {
-    let mut last = String::new();
-    let what = format!("{pod}: {command}");
-    let start = std::time::Instant::now();
-    loop {
+    wait_told(&format!("{pod}: {command}"), LIMIT, || {
         let said = within(demo, pod, command);
-        if holds(&said) {
-            return;
+        match holds(&said) {
+            true => Ok(()),
+            false => Err(said.out + &said.err),
         }
-        last.clear();
-        last.push_str(&said.out);
-        last.push_str(&said.err);
-        assert!(start.elapsed() < LIMIT, "{what}: {last}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    });
 }
 
 /// What an HTTP server answers, asked from this computer.

@@ -16,7 +16,7 @@ use crate::faults::{
     ready_boot, told, why,
 };
 use crate::support::{Installation, ready_nodes};
-use crate::tools::{self, Said, apply, kubectl, run, try_kubectl, wait};
+use crate::tools::{self, Said, apply, kubectl, run, try_kubectl, wait, wait_told};
 
 /// What the issue grants beyond the configured grace.
 const MORE: Duration = Duration::from_secs(10);
@@ -54,16 +54,14 @@ fn faults_are_seen_told_and_repaired_and_nothing_is_left() {
 
 /// Others may use the computer too: what they make goes again, what we leave stays.
 fn wait_for_a_clean_computer(before: &BTreeSet<String>) {
-    let start = Instant::now();
-    loop {
+    wait_told("a computer as before", LIMIT, || {
         let after = computer::look();
         let more: Vec<&String> = after.difference(before).collect();
-        if more.is_empty() {
-            return;
+        match more.is_empty() {
+            true => Ok(()),
+            false => Err(format!("left on the computer: {more:#?}")),
         }
-        assert!(start.elapsed() < LIMIT, "left on the computer: {more:#?}");
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    });
 }
 
 /// The background process; a child that it has forked and that has not become another program yet does not count.

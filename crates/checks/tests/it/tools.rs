@@ -93,12 +93,26 @@ pub fn apply(kubeconfig: &Path, folder: &Path, manifest: &str) {
 /// # Panics
 /// With what was waited for, after `limit`.
 pub fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    wait_told(what, limit, || look().ok_or_else(String::new))
+}
+
+/// Waits until `look` is well; what it says meanwhile is printed when it changes.
+///
+/// # Panics
+/// With what was waited for and what was said last, after `limit`.
+pub fn wait_told<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
+    let mut last = String::new();
     loop {
-        if let Some(found) = look() {
-            return found;
+        let said = match look() {
+            Ok(found) => return found,
+            Err(said) => said,
+        };
+        if said != last {
+            eprintln!("{:?} {what}: {said}", start.elapsed());
+            last = said;
         }
-        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}: {last}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
