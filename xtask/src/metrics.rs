@@ -255,8 +255,10 @@ impl<'ast> Visit<'ast> for Walk<'_> {
     }
     fn visit_item_struct(&mut self, node: &'ast syn::ItemStruct) {
         self.public_item(&node.vis, &node.attrs);
+        // What a type is that wraps one value says the type's own text.
         node.fields
             .iter()
+            .filter(|field| field.ident.is_some())
             .for_each(|field| self.public_item(&field.vis, &field.attrs));
     }
     fn visit_item_enum(&mut self, node: &'ast syn::ItemEnum) {

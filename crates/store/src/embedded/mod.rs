@@ -70,6 +70,7 @@ impl Default for Options {
 
 /// The running engine; the last handle's drop commits what is queued and ends the committer.
 pub(crate) struct Handle {
+    /// What the committer and every keyspace see.
     pub shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
