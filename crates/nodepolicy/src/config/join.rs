@@ -31,7 +31,7 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// Taints of the new Node object.
     pub taints: Vec<k8s_openapi::api::core::v1::Taint>,
-    /// An embedded `KubeletConfiguration`; wins over a file.
+    /// An embedded `KubeletConfiguration`, for an agent that is given no file.
     pub kubelet_configuration: serde_json::Value,
     /// Kernel settings that must hold before the node is ready.
     pub sysctls: BTreeMap<String, String>,
