@@ -192,7 +192,36 @@ impl Names {
             return known.clone();
         }
         let new: Arc<str> = text.into();
-        self.0.insert(new.clone());
+        self.learn(&new);
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_texts_are_shared_and_old_ones_forgotten() {
+        let mut names = Names::default();
+        let mut share = |namespace: &str| {
+            let mut key = Key::new("core/pods", namespace, "a");
+            names.share(&mut key);
+            key
+        };
+        let (first, second) = (share("space"), share("space"));
+        assert!(Arc::ptr_eq(&first.namespace, &second.namespace));
+        assert!(Arc::ptr_eq(&first.resource, &second.resource));
+        for number in 0..NAMES {
+            share(&number.to_string());
+        }
+        let later = share("space");
+        assert_eq!(later, first);
+        assert!(
+            !Arc::ptr_eq(&later.namespace, &first.namespace),
+            "it was never forgotten"
+        );
+        assert!(Arc::ptr_eq(&share("space").namespace, &later.namespace));
+        assert!(names.0.len() <= NAMES);
     }
 }
