@@ -175,6 +175,13 @@ impl Store {
         fits.then_some(held)
     }
 
+    /// When the kept certificate ends; `None`: there is none.
+    pub fn ends(&self) -> Option<Timestamp> {
+        let text = std::fs::read_to_string(self.file()).ok()?;
+        let (certificate, key) = text.split_at(key_begins(&text)?);
+        Some(describe(certificate, key).ok()?.not_after)
+    }
+
     fn save(&self, held: &Held) -> Result<(), IdentityError> {
         write_private(&self.file(), &format!("{}{}", held.certificate, held.key))?;
         let _ = std::fs::remove_file(self.pending_key());

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::cgroups::Usage;
 use crate::context::Shared;
-use crate::cri::runtime_v1 as v1;
+use crate::cri::{CriError, runtime_v1 as v1};
 use crate::podspec::{self, labels};
 use crate::{disk, qos, volumes};
 
@@ -17,6 +17,8 @@ use crate::{disk, qos, volumes};
 pub struct ContainerUsage {
     /// Name in the spec.
     pub name: String,
+    /// The runtime's id of it.
+    pub id: String,
     /// Start, nanoseconds since the epoch.
     pub started_at: i64,
     /// Processor time in nanoseconds.
@@ -98,6 +100,7 @@ fn container_usage(shared: &Shared, stats: &v1::ContainerStats) -> Option<(Strin
         uid,
         ContainerUsage {
             name: metadata.name.clone(),
+            id: attributes.id.clone(),
             started_at: 0,
             cpu_nanos: cpu.map_or(0, |c| value(&c.usage_core_nano_seconds)),
             working_set_bytes: memory.map_or(0, |m| value(&m.working_set_bytes)),
@@ -163,6 +166,7 @@ pub async fn of_memory(shared: &Shared, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
             let used = tree.usage_of_container(&path, &id)?;
             Some(ContainerUsage {
                 name,
+                id,
                 working_set_bytes: used.working_set_bytes,
                 memory_bytes: used.memory_bytes,
                 ..Default::default()
@@ -173,15 +177,24 @@ pub async fn of_memory(shared: &Shared, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
     all
 }
 
-/// Usage of all given pods with their containers.
+/// Usage of all given pods with their containers, as far as the runtime tells it.
 pub async fn of_pods(shared: &Shared, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
+    measured(shared, pods).await.0
+}
+
+/// The same, and why containers are missing in it.
+pub async fn measured(shared: &Shared, pods: Vec<Arc<Pod>>) -> (Vec<PodUsage>, Option<CriError>) {
     let mut all = of_cgroups(shared, pods);
     let listed = shared
         .cri
         .container_stats(v1::ListContainerStatsRequest { filter: None })
         .await;
+    let (stats, failed) = match listed {
+        Ok(listed) => (listed.stats, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let mut by_uid: HashMap<String, Vec<ContainerUsage>> = HashMap::new();
-    for stats in listed.map(|l| l.stats).unwrap_or_default() {
+    for stats in stats {
         if let Some((uid, usage)) = container_usage(shared, &stats) {
             by_uid.entry(uid).or_default().push(usage);
         }
@@ -193,7 +206,7 @@ pub async fn of_pods(shared: &Shared, pods: Vec<Arc<Pod>>) -> Vec<PodUsage> {
         }
         usage.containers = containers;
     }
-    all
+    (all, failed)
 }
 
 fn started_at(pod: &Pod, name: &str) -> i64 {

@@ -1,5 +1,6 @@
 //! The `kubepods` tree: one cgroup per class and pod, on cgroup v1 or v2, made as folders or as slices of systemd.
 
+pub mod account;
 mod slices;
 mod usage;
 

@@ -36,16 +36,22 @@ impl CgroupTree {
         }
     }
 
-    /// Reads the usage of a container below its pod's cgroup, which the runtime names after the container's id.
+    /// Reads the usage of a container below its pod's cgroup.
     pub fn usage_of_container(&self, pod: &str, id: &str) -> Option<Usage> {
-        let plain = format!("{pod}/{id}");
-        self.usage(&plain).or_else(|| {
-            let controller = if self.v2 { "" } else { "memory" };
-            let folder = self.mount.join(controller).join(pod.trim_start_matches('/'));
-            let mut names = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.file_name());
-            let named = names.find(|name| name.to_string_lossy().contains(id))?;
-            self.usage(&format!("{pod}/{}", named.to_string_lossy()))
-        })
+        self.usage(&self.container_path(pod, id)?)
+    }
+
+    /// The path of a container's cgroup below its pod's, which the runtime names after the container's id; `None` when it is
+    /// not there.
+    pub fn container_path(&self, pod: &str, id: &str) -> Option<String> {
+        let controller = if self.v2 { "" } else { "memory" };
+        let folder = self.mount.join(controller).join(pod.trim_start_matches('/'));
+        if folder.join(id).is_dir() {
+            return Some(format!("{pod}/{id}"));
+        }
+        let mut names = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.file_name());
+        let named = names.find(|name| name.to_string_lossy().contains(id))?;
+        Some(format!("{pod}/{}", named.to_string_lossy()))
     }
 
     fn usage_v1(&self, path: &str) -> Option<Usage> {
@@ -80,7 +86,7 @@ impl CgroupTree {
 }
 
 /// One value of a `key value` file.
-fn keyed(text: &str, key: &str) -> Option<u64> {
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find(|l| l.split_whitespace().next() == Some(key))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -8,6 +8,7 @@ pub mod serving;
 pub mod stats;
 pub mod stream;
 pub mod tls;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -229,7 +230,7 @@ impl Server {
             }
             ["pods"] | ["runningpods"] => self.pods(),
             ["stats", "summary"] => stats::serve(&self.manager).await,
-            ["metrics"] => metrics::own(&self.manager),
+            ["metrics"] => metrics::own(&self.manager).await,
             ["metrics", "resource"] => metrics::resource(&self.manager).await,
             ["metrics", "cadvisor"] => metrics::cadvisor(&self.manager).await,
             ["configz"] => {

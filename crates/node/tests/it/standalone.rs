@@ -181,9 +181,25 @@ fn the_serving_api_gives_logs_runs_commands_and_streams() {
             "{unknown}"
         );
         let summary = get("/stats/summary").await;
+        let (_, body) = summary.split_once("\r\n\r\n").expect("a body");
+        let told: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let pods = told["pods"].as_array().expect("pods");
+        let web = pods
+            .iter()
+            .find(|pod| pod["podRef"]["name"] == "web-n1")
+            .expect("the pod");
+        assert!(web["memory"]["workingSetBytes"].as_u64() > Some(0), "{web:#}");
         assert!(
-            summary.contains("\"name\":\"web-n1\"") && summary.contains("workingSetBytes"),
-            "{summary}"
+            web["network"]["rxBytes"].is_u64() && web["network"]["name"] == "eth0",
+            "{web:#}"
+        );
+        assert!(
+            told["node"]["runtime"]["imageFs"]["capacityBytes"].as_u64() > Some(0),
+            "{told:#}"
+        );
+        assert!(
+            told["node"]["startTime"].as_str() < told["node"]["memory"]["time"].as_str(),
+            "{told:#}"
         );
         let metrics = get("/metrics/resource").await;
         assert!(
@@ -192,6 +208,37 @@ fn the_serving_api_gives_logs_runs_commands_and_streams() {
             ),
             "{metrics}"
         );
+        assert!(metrics.contains("\nresource_scrape_error 0\n"), "{metrics}");
+        let series = get("/metrics/cadvisor").await;
+        let of_container = "container=\"a\",id=\"/";
+        for (name, labels) in [
+            ("container_cpu_usage_seconds_total", of_container),
+            ("container_memory_rss", of_container),
+            ("container_memory_cache", of_container),
+            ("container_cpu_user_seconds_total", "container=\"\",id=\"/\""),
+            ("container_network_receive_bytes_total", "container=\"\",id=\"/"),
+        ] {
+            let start = format!("{name}{{{labels}");
+            let found = series.lines().find(|line| line.starts_with(&start));
+            let found = found.unwrap_or_else(|| panic!("no {start} in {series}"));
+            let value: f64 = found
+                .rsplit(' ')
+                .next()
+                .expect("a value")
+                .parse()
+                .expect("a number");
+            assert!(value >= 0.0, "{found}");
+        }
+        // Recording rules take only series that have an image.
+        assert!(series.contains("image=\"mainstay.local/busybox:1\""), "{series}");
+        let own = get("/metrics").await;
+        for series in [
+            "kubelet_running_pods 1\n",
+            "kubelet_running_containers{container_state=\"running\"} 1\n",
+            "process_cpu_seconds_total ",
+        ] {
+            assert!(own.contains(series), "{series}: {own}");
+        }
         assert!(get("/nothing").await.starts_with("HTTP/1.1 404"));
         agent.stop().await;
     });

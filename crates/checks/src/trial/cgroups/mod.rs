@@ -347,7 +347,14 @@ impl Trial<'_> {
             ] {
                 ensure!(value.as_u64().is_some_and(|v| v > 0), "{what} is {value}");
             }
+            // Pressure is told by the second version alone.
+            for pressure in [&summary["node"]["io"], &burstable["cpu"], &burstable["memory"]] {
+                let total = &pressure["psi"]["some"]["total"];
+                ensure!(total.is_u64(), "no pressure in {pressure}");
+            }
             let series = self.ask("metrics/cadvisor").await?;
+            let pressure = "container_pressure_memory_waiting_seconds_total{";
+            ensure!(series.contains(pressure), "no series of pressure");
             for name in [
                 "container_memory_working_set_bytes",
                 "container_cpu_usage_seconds_total",
