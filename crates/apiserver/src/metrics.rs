@@ -15,6 +15,12 @@ const BOUNDS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0
 /// Series at most: clients choose what stands in a path, and must not choose how much memory that takes.
 const SERIES: usize = 4_096;
 
+/// What stands before a family's series.
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels {
     verb: String,
@@ -161,24 +167,23 @@ impl Metrics {
     /// Prints everything in Prometheus' text format; `refused`: requests that found no seat.
     pub fn print(&self, objects: impl Iterator<Item = (String, usize)>, refused: usize) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "# TYPE apiserver_current_inflight_requests gauge");
-        let inflight = self.inflight.load(Ordering::Relaxed);
-        let _ = writeln!(
-            out,
-            "apiserver_current_inflight_requests{{request_kind=\"all\"}} {inflight}"
+        let name = "apiserver_current_inflight_requests";
+        head(
+            &mut out,
+            name,
+            "gauge",
+            "Requests that are worked on now, by request kind.",
         );
+        let inflight = self.inflight.load(Ordering::Relaxed);
+        let _ = writeln!(out, "{name}{{request_kind=\"all\"}} {inflight}");
         self.print_requests(&mut out);
         let name = "apiserver_flowcontrol_rejected_requests_total";
-        let _ = writeln!(
-            out,
-            "# TYPE {name} counter\n{name}{{reason=\"time-out\"}} {refused}"
-        );
-        let _ = writeln!(out, "# TYPE apiserver_storage_objects gauge");
+        head(&mut out, name, "counter", "Requests that were told to come back.");
+        let _ = writeln!(out, "{name}{{reason=\"time-out\"}} {refused}");
+        let name = "apiserver_storage_objects";
+        head(&mut out, name, "gauge", "Number of stored objects by kind.");
         for (resource, count) in objects {
-            let _ = writeln!(
-                out,
-                "apiserver_storage_objects{{resource=\"{resource}\"}} {count}"
-            );
+            let _ = writeln!(out, "{name}{{resource=\"{resource}\"}} {count}");
         }
         out
     }
@@ -186,15 +191,21 @@ impl Metrics {
     fn print_requests(&self, out: &mut String) {
         let all = self.series.lock();
         let all = all.sorted();
-        let _ = writeln!(out, "# TYPE apiserver_request_total counter");
+        let name = "apiserver_request_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Requests by verb, resource and code of the answer.",
+        );
         for series in &all {
             let labels = &series.labels;
             for (code, count) in &series.codes {
-                let _ = writeln!(out, "apiserver_request_total{{code=\"{code}\",{labels}}} {count}");
+                let _ = writeln!(out, "{name}{{code=\"{code}\",{labels}}} {count}");
             }
         }
         let name = "apiserver_request_duration_seconds";
-        let _ = writeln!(out, "# TYPE {name} histogram");
+        head(out, name, "histogram", "Time to answer requests in seconds.");
         for series in &all {
             let labels = &series.labels;
             for (bucket, bound) in series.buckets.iter().zip(BOUNDS) {
