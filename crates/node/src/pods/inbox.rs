@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+
+use super::conditions::OF_NODE;
+use crate::podspec;
 
 /// Why a pod is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,11 +79,15 @@ impl Inbox {
         self.order.lock().pod.clone()
     }
 
-    /// Takes a newer version of the pod; the worker looks again.
+    /// Takes a newer version of the pod; the worker looks again, unless only what it reported itself is new.
     pub fn update(&self, pod: Arc<Pod>) {
         let mut order = self.order.lock();
         let end = end_of(&pod);
+        let is_echo = is_echo(&order.pod, &pod);
         order.pod = pod;
+        if is_echo {
+            return;
+        }
         if end.is_some() && !matches!(order.end, Some(End::Gone | End::Deleted)) {
             order.end = end;
             self.ending.notify_one();
@@ -108,6 +116,55 @@ impl Inbox {
     }
 }
 
+/// Whether a newer version of a pod says nothing new to who runs it.
+fn is_echo(known: &Pod, newer: &Pod) -> bool {
+    let metadata = |pod: &Pod| ObjectMeta {
+        resource_version: None,
+        ..pod.metadata.clone()
+    };
+    podspec::is_over(known) == podspec::is_over(newer)
+        && foreign_conditions(known).eq(foreign_conditions(newer))
+        && known.spec == newer.spec
+        && metadata(known) == metadata(newer)
+}
+
+/// Conditions that others than the node report: readiness gates wait for them.
+fn foreign_conditions(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
+    let all = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    all.filter(|c| !OF_NODE.contains(&c.type_.as_str()))
+}
+
 fn end_of(pod: &Pod) -> Option<End> {
     pod.metadata.deletion_timestamp.as_ref().map(|_| End::Deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// Whether a worker looks again when a pod of this version gets these fields.
+    fn wakes(change: Value) -> bool {
+        let mut pod = json!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "1"}, "spec": {"containers": []},
+            "status": {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]}});
+        let read = |pod: &Value| Arc::new(serde_json::from_value::<Pod>(pod.clone()).expect("valid"));
+        let inbox = Inbox::new(read(&pod));
+        pod["metadata"]["resourceVersion"] = json!("2");
+        for (pointer, value) in change.as_object().into_iter().flatten() {
+            *pod.pointer_mut(pointer).expect("there") = value.clone();
+        }
+        inbox.update(read(&pod));
+        assert_eq!(inbox.pod(), read(&pod));
+        futures::FutureExt::now_or_never(inbox.wake.notified()).is_some()
+    }
+
+    #[test]
+    fn a_worker_is_not_woken_by_what_it_reported_itself() {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        assert!(!wakes(json!({"/status/phase": "Running", "/status/conditions": ready})));
+        assert!(wakes(json!({"/status/phase": "Failed"})));
+        assert!(wakes(json!({"/status/conditions": [{"type": "example.com/gate", "status": "True"}]})));
+        assert!(wakes(json!({"/spec": {"containers": [], "activeDeadlineSeconds": 1}})));
+        assert!(wakes(json!({"/metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}}})));
+    }
 }

@@ -149,8 +149,21 @@ impl Manager {
         others.iter().map(|p| self.shared.allocations.given(p)).collect()
     }
 
-    /// Looks whether a running pod asks for other resources than it was given, and whether it can have them.
+    /// Looks whether a running pod asks for other resources than it was given, and whether it can have them; its worker
+    /// acts on the answer.
     fn resize(&self, entries: &HashMap<String, Entry>, pod: &Arc<Pod>) {
+        let uid = podspec::uid(pod);
+        let pending = || self.shared.allocations.of(uid).pending;
+        let before = pending();
+        self.weigh_resize(entries, pod);
+        if pending() != before
+            && let Some(entry) = entries.get(uid)
+        {
+            entry.inbox.wake.notify_one();
+        }
+    }
+
+    fn weigh_resize(&self, entries: &HashMap<String, Entry>, pod: &Arc<Pod>) {
         let (uid, allocations) = (podspec::uid(pod), &self.shared.allocations);
         if podspec::is_over(pod) || !resize::differs(pod, &allocations.of(uid).given) {
             allocations.hold(uid, None);
@@ -187,13 +200,7 @@ impl Manager {
         let deferred = self.shared.allocations.deferred();
         let entries = self.entries.lock();
         for entry in deferred.iter().filter_map(|uid| entries.get(uid)) {
-            let pod = entry.inbox.pod();
-            let pending = || self.shared.allocations.of(podspec::uid(&pod)).pending;
-            let before = pending();
-            self.resize(&entries, &pod);
-            if pending() != before {
-                entry.inbox.wake.notify_one();
-            }
+            self.resize(&entries, &entry.inbox.pod());
         }
     }
 

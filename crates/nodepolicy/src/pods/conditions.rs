@@ -4,6 +4,17 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodSp
 
 use crate::plan::is_sidecar;
 
+/// Conditions that only the node reports, with `PodScheduled`, on which it agrees with the scheduler.
+pub const OF_NODE: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "ContainersReady",
+    "Ready",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+
 /// A condition without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
