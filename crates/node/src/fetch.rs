@@ -16,6 +16,7 @@ use kube::api::ListParams;
 use mainstay_base::clock::SharedClock;
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::api::ApiHandle;
 use crate::podspec;
@@ -27,6 +28,8 @@ use crate::volumes::content::{Objects, TokenKey, token_key};
 const FRESH: Duration = Duration::from_secs(20);
 /// How long to wait for one object.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Requests under way at once: each has a connection of its own, and many pods come at the same moment.
+const AT_ONCE: usize = 4;
 
 /// Names of what a pod refers to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -126,6 +129,7 @@ pub struct Fetcher {
     handlers: Cache<String, String>,
     tokens: Mutex<HashMap<(String, TokenKey), Token>>,
     no_token: Repeated,
+    turns: Semaphore,
 }
 
 impl Fetcher {
@@ -140,7 +144,17 @@ impl Fetcher {
             services: Mutex::default(),
             handlers: Mutex::default(),
             tokens: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
         }
+    }
+
+    /// Asks the API server in turn with others.
+    async fn ask<T>(&self, ask: impl Future<Output = Result<T, kube::Error>>) -> Option<Result<T, kube::Error>> {
+        let in_turn = async {
+            let _turn = self.turns.acquire().await;
+            ask.await
+        };
+        tokio::time::timeout(PATIENCE, in_turn).await.ok()
     }
 
     /// Answers from what is kept while fresh; else asks, and falls back to what was kept when asking fails.
@@ -150,24 +164,33 @@ impl Fetcher {
         T: Clone,
         F: Future<Output = Result<Option<T>, kube::Error>>,
     {
-        let now = self.clock.monotonic();
-        if let Some(kept) = cache.lock().get(&key)
-            && kept.value.is_some()
-            && now.saturating_sub(kept.at) < FRESH
-        {
-            return kept.value.clone();
+        let fresh = || {
+            let cache = cache.lock();
+            let kept = cache.get(&key)?;
+            let age = self.clock.monotonic().saturating_sub(kept.at);
+            kept.value.as_ref().filter(|_| age < FRESH).cloned()
+        };
+        if let Some(value) = fresh() {
+            return Some(value);
         }
-        match tokio::time::timeout(PATIENCE, ask).await {
-            Ok(Ok(value)) => {
+        // Another pod may have asked while this one waited for its turn.
+        let ask = async {
+            match fresh() {
+                Some(value) => Ok(Some(value)),
+                None => ask.await,
+            }
+        };
+        match self.ask(ask).await {
+            Some(Ok(value)) => {
                 let kept = Kept {
-                    at: now,
+                    at: self.clock.monotonic(),
                     value: value.clone(),
                 };
                 cache.lock().insert(key, kept);
                 value
             }
             failed => {
-                if let Ok(Err(error)) = &failed {
+                if let Some(Err(error)) = &failed {
                     tracing::debug!(
                         error = mainstay_base::error::chain(error),
                         "could not fetch an object for a pod"
@@ -241,11 +264,10 @@ impl Fetcher {
         {
             return Some(token.text.clone());
         }
-        let asked = tokio::time::timeout(PATIENCE, request_token(client, pod, key)).await;
-        let status = match asked {
-            Ok(Ok(request)) => request.status?,
+        let status = match self.ask(request_token(client, pod, key)).await {
+            Some(Ok(request)) => request.status?,
             failed => {
-                if let Ok(Err(error)) = failed
+                if let Some(Err(error)) = failed
                     && let Some(failures) = self.no_token.fails()
                 {
                     let error = mainstay_base::error::chain(&error);

@@ -17,8 +17,8 @@ use crate::api::ApiHandle;
 use crate::podspec;
 use crate::repeated::Repeated;
 
-/// Requests under way at once.
-const AT_ONCE: usize = 8;
+/// Requests under way at once: each has a connection of its own.
+const AT_ONCE: usize = 4;
 /// Wait after a failed request.
 const RETRY: Duration = Duration::from_secs(1);
 
