@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Pod;
 pub use mainstay_nodepolicy::admission::{Decision, Refusal, place, predicates, sysctl, under_pressure};
+use mainstay_nodepolicy::eviction::thresholds::Condition;
 use mainstay_nodepolicy::resize::Pending;
 
 use crate::context::Shared;
-use crate::eviction::thresholds::Condition;
-use crate::podspec;
 use crate::pressure::Pressure;
+use crate::{node_view, podspec};
 
 fn conditions(pressure: Pressure) -> BTreeSet<Condition> {
     let all = [
@@ -32,9 +32,9 @@ pub fn decide(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Decision {
         give_back(shared, pod);
         return refusal.into();
     }
-    let mut decision = place(Some(&shared.own_node.view(shared)), pod, others);
+    let mut decision = place(Some(&node_view::view(shared)), pod, others);
     if shared.shutting_down.load(Ordering::Relaxed) && matches!(decision, Decision::Admit { .. }) {
-        decision = crate::shutdown::refusal().into();
+        decision = mainstay_nodepolicy::shutdown::refusal().into();
     }
     if matches!(decision, Decision::Refuse { .. }) {
         give_back(shared, pod);
@@ -56,7 +56,7 @@ pub fn resize(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Option<Pending> {
     let given = shared.allocations.of(podspec::uid(pod)).given;
     let never = mainstay_nodepolicy::resize::infeasible(pod, &given, shared.cpus.is_static());
     never.or_else(|| {
-        let misfits = predicates::misfits(&shared.own_node.view(shared), pod, others);
+        let misfits = predicates::misfits(&node_view::view(shared), pod, others);
         misfits
             .first()
             .map(|misfit| Pending::Deferred(misfit.refusal().message))
@@ -66,4 +66,18 @@ pub fn resize(shared: &Shared, pod: &Pod, others: &[&Pod]) -> Option<Pending> {
 fn give_back(shared: &Shared, pod: &Pod) {
     shared.cpus.release(podspec::uid(pod));
     shared.devices.release(podspec::uid(pod));
+}
+
+/// Gives a pod that already runs the processors and devices that it had or should have; what cannot be is only told.
+pub fn adopt(shared: &Shared, pod: &Pod) {
+    if let Err(refusal) = shared.cpus.admit(pod) {
+        tracing::warn!(
+            pod = podspec::name(pod),
+            why = refusal.message,
+            "a running pod keeps no processors of its own"
+        );
+    }
+    if let Err(refusal) = shared.devices.admit(pod) {
+        tracing::warn!(why = refusal.message, "a running pod's devices cannot be counted");
+    }
 }

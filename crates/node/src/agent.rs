@@ -10,17 +10,17 @@ use k8s_openapi::api::core::v1::NodeAddress;
 use mainstay_base::clock::SharedClock;
 use mainstay_base::error::chain;
 use mainstay_control::events::{EventKind, Recorder};
+use mainstay_nodepolicy::admission::sysctl::AllowList;
 use mainstay_nodepolicy::memory_qos::MemoryQos;
 use mainstay_nodepolicy::numa;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::sysctl::AllowList;
 use crate::api::{self, ApiHandle};
 use crate::cgroups::{CgroupError, CgroupTree, Naming};
 use crate::context::Shared;
-use crate::cpus::{self, Cpus};
+use crate::cpus::Cpus;
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
 use crate::devices::{self, DevicePlugins};
 use crate::events::Events;
@@ -30,7 +30,7 @@ use crate::node_status::{self, Seen};
 use crate::own_node::OwnNode;
 use crate::pods::allocations::Allocations;
 use crate::pods::manager::Manager;
-use crate::pods::source;
+use crate::pods::{processors, source};
 use crate::pods::turn::Turns;
 use crate::pods::watch;
 use crate::podspec::runtime_config::{NodeSide, Resolver};
@@ -42,7 +42,7 @@ use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
 use crate::verdicts::Verdicts;
 use crate::{
-    eviction, identity, images, lease, logs, network, node_cgroups, own_node, reserve, server, shutdown,
+    eviction, identity, images, lease, logs, network, node_cgroups, node_view, reserve, server, shutdown,
 };
 
 /// How often the status is looked at until the node is ready for the first time.
@@ -134,10 +134,10 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
     parts.spawn(logs::rotate::keep(shared.clone()));
     parts.spawn(images::keep(shared.clone()));
     parts.spawn(network::keep(shared.clone()));
-    parts.spawn(own_node::keep(shared.clone()));
+    parts.spawn(node_view::keep(shared.clone()));
     parts.spawn(eviction::keep(manager.clone()));
-    parts.spawn(cpus::keep(manager.clone()));
-    parts.spawn(devices::keep(manager.clone()));
+    parts.spawn(processors::keep(manager.clone()));
+    parts.spawn(devices::registrations::keep(manager.clone()));
     parts.spawn(devices::podresources::keep(manager.clone()));
     if let Some(listener) = listener {
         parts.spawn(server::run(manager.clone(), listener));

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 
 use mainstay_base::clock::SharedClock;
+use mainstay_nodepolicy::admission::sysctl::AllowList;
 
-use crate::admission::sysctl::AllowList;
 use crate::api::ApiHandle;
 use crate::cgroups::CgroupTree;
 use crate::cpus::Cpus;

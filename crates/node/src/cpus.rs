@@ -1,31 +1,23 @@
 //! Processors of containers: under the static policy some have their own, kept over restarts of the agent.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use mainstay_nodepolicy::admission::Refusal;
 pub use mainstay_nodepolicy::cpus::{CpuShare, policy, policy_of, set, take, topology};
 use mainstay_nodepolicy::numa;
 use mainstay_nodepolicy::numa::allot::{Giver, Nothing};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::admission::Refusal;
 use crate::config::KubeletConfiguration;
-use crate::context::Shared;
-use crate::cri::runtime_v1 as v1;
-use crate::pods::manager::Manager;
-use crate::podspec::{self, labels};
 use policy::{Assignments, StaticPolicy};
 use set::CpuSet;
 use topology::Topology;
 
 /// File of the checkpoint below the agent's folder.
 const FILE: &str = "cpu_assignments.json";
-/// How often containers are compared with what they should have.
-const PERIOD: Duration = Duration::from_secs(10);
 
 /// The processors of this machine. Without the static policy nobody has any of their own.
 #[derive(Debug, Default)]
@@ -35,7 +27,7 @@ pub struct Cpus {
     keeps_quota: bool,
     file: PathBuf,
     held: Mutex<Assignments>,
-    changed: Notify,
+    pub(crate) changed: Notify,
 }
 
 /// The processors that this process may use, as many as the machine is said to have.
@@ -117,7 +109,7 @@ impl Cpus {
     }
 
     /// Takes back what pods have that are not known any more.
-    fn release_all_but(&self, known: &HashSet<String>) {
+    pub(crate) fn release_all_but(&self, known: &HashSet<String>) {
         let held = self.held.lock().clone();
         for uid in held.exclusive.keys().filter(|uid| !known.contains(*uid)) {
             self.release(uid);
@@ -172,71 +164,6 @@ impl Cpus {
     /// Whether a container of the pod has processors of its own and therefore no quota.
     pub fn has_exclusive(&self, uid: &str) -> bool {
         !self.keeps_quota && self.held.lock().exclusive.contains_key(uid)
-    }
-}
-
-/// Moves running containers to the processors that they should have, for as long as the agent runs.
-pub async fn keep(manager: Arc<Manager>) {
-    let shared = manager.shared();
-    if shared.cpus.policy.is_none() {
-        return std::future::pending().await;
-    }
-    let mut applied: HashMap<String, String> = HashMap::new();
-    loop {
-        if manager.knows_all() {
-            shared.cpus.release_all_but(&manager.uids(|_| true));
-        }
-        reconcile(shared, &mut applied).await;
-        tokio::select! {
-            () = shared.cpus.changed.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
-        }
-    }
-}
-
-async fn reconcile(shared: &Shared, applied: &mut HashMap<String, String>) {
-    let running = v1::ContainerStateValue {
-        state: v1::ContainerState::ContainerRunning as i32,
-    };
-    let filter = v1::ContainerFilter {
-        state: Some(running),
-        ..Default::default()
-    };
-    let request = v1::ListContainersRequest { filter: Some(filter) };
-    let Ok(listed) = shared.cri.list_containers(request).await else {
-        return;
-    };
-    applied.retain(|id, _| listed.containers.iter().any(|c| c.id == *id));
-    for container in &listed.containers {
-        let label = |key: &str| container.labels.get(key).map_or("", String::as_str);
-        let share = shared
-            .cpus
-            .share(label(labels::POD_UID), label(labels::CONTAINER_NAME));
-        if applied.get(&container.id) == Some(&share.list) {
-            continue;
-        }
-        match shared.cri.set_cpus(&container.id, &share.list).await {
-            Ok(()) => {
-                applied.insert(container.id.clone(), share.list);
-            }
-            Err(error) => {
-                tracing::debug!(
-                    error = error.message(),
-                    "could not move a container to its processors"
-                );
-            }
-        }
-    }
-}
-
-/// Gives a pod that already runs the processors that it had or should have; a failure costs only their exclusiveness.
-pub fn adopt(shared: &Shared, pod: &Pod) {
-    if let Err(refusal) = shared.cpus.admit(pod) {
-        tracing::warn!(
-            pod = podspec::name(pod),
-            why = refusal.message,
-            "a running pod keeps no processors of its own"
-        );
     }
 }
 

@@ -16,6 +16,7 @@ pub mod images;
 pub mod lease;
 pub mod logs;
 pub mod network;
+pub mod node_view;
 pub mod own_node;
 pub mod pods;
 pub mod pressure;

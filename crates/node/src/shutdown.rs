@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-pub use mainstay_nodepolicy::shutdown::refusal;
 use mainstay_nodepolicy::shutdown::{groups, periods};
 
 use crate::pods::manager::Manager;

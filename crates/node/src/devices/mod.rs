@@ -2,14 +2,15 @@
 
 pub mod api;
 pub mod podresources;
+pub mod registrations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use mainstay_base::clock::SharedClock;
+use mainstay_nodepolicy::admission::Refusal;
 use mainstay_nodepolicy::devices::{Book, Draft, Listed, Preferences, Question};
 use mainstay_nodepolicy::numa;
 use mainstay_nodepolicy::numa::allot::Giver;
@@ -19,11 +20,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
-use crate::admission::Refusal;
-use crate::context::Shared;
 use crate::cri::unix_channel;
 use crate::node_status;
-use crate::pods::manager::Manager;
 use crate::podspec;
 use api::{
     AllocateRequest, ContainerAllocateResponse, Device, DeviceIds, HEALTHY, PluginClient, PreferredRequest,
@@ -401,50 +399,6 @@ fn open(folder: &Path, name: &str) -> std::io::Result<UnixListener> {
     UnixListener::bind(socket)
 }
 
-/// Takes registrations and follows plug-ins for as long as the agent runs.
-pub async fn keep(manager: Arc<Manager>) {
-    let shared = manager.shared().clone();
-    let devices = shared.devices.clone();
-    let taken = devices.to_follow.lock().take();
-    let Some(mut to_follow) = taken else { return };
-    let listener = loop {
-        match open(&devices.folder, SOCKET) {
-            Ok(listener) => break listener,
-            Err(error) => tracing::error!(%error, "could not open the socket of device plug-ins"),
-        }
-        tokio::time::sleep(RETRY).await;
-    };
-    let incoming = futures::stream::unfold(listener, async |listener| {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        Some((accepted, listener))
-    });
-    let service = api::RegistrationService(devices.clone());
-    let server = tonic::transport::Server::builder().add_service(service);
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move {
-        if let Err(error) = server.serve_with_incoming(incoming).await {
-            tracing::error!(
-                error = mainstay_base::error::chain(&error),
-                "device plug-ins cannot register any more"
-            );
-        }
-    });
-    loop {
-        tokio::select! {
-            Some(registered) = to_follow.recv() => {
-                let devices = devices.clone();
-                tasks.spawn(async move { devices.follow(registered).await });
-            }
-            () = devices.changed.notified() => shared.status_wanted.notify_one(),
-            () = tokio::time::sleep(RETRY) => {
-                if manager.knows_all() {
-                    devices.release_all_but(&manager.uids(|_| true));
-                }
-            }
-        }
-    }
-}
-
 /// The environment of a container with that of its devices, which the container's own overrides.
 pub fn with_device_env(
     own: Vec<(String, String)>,
@@ -457,11 +411,4 @@ pub fn with_device_env(
     let mut all: Vec<(String, String)> = more.map(|(k, v)| (k.clone(), v.clone())).collect();
     all.extend(own);
     all
-}
-
-/// Gives a pod that already runs the devices that it had.
-pub fn adopt(shared: &Shared, pod: &Pod) {
-    if let Err(refusal) = shared.devices.admit(pod) {
-        tracing::warn!(why = refusal.message, "a running pod's devices cannot be counted");
-    }
 }

@@ -14,13 +14,11 @@ use tokio::task::JoinHandle;
 
 use super::status_writer::StatusQueue;
 use super::worker::{End, Inbox, Worker};
-use crate::admission::{Decision, Refusal};
+use crate::admission::{self, Decision, Refusal};
 use crate::context::Shared;
-use crate::cpus;
 use crate::cri::CriError;
-use crate::devices;
 use crate::node_cgroups::{self, Tiers};
-use crate::podspec;
+use crate::{node_view, podspec};
 
 struct Entry {
     inbox: Arc<Inbox>,
@@ -96,8 +94,7 @@ impl Manager {
         if is_known_to_run(&pod) {
             if !podspec::is_over(&pod) {
                 let given = self.shared.allocations.given(&pod);
-                cpus::adopt(&self.shared, &given);
-                devices::adopt(&self.shared, &given);
+                admission::adopt(&self.shared, &given);
                 self.resize(&entries, &pod);
             }
         } else {
@@ -137,7 +134,7 @@ impl Manager {
     fn decide(&self, entries: &HashMap<String, Entry>, pod: &Pod) -> Decision {
         let others = self.others(entries, podspec::uid(pod));
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        crate::admission::decide(&self.shared, pod, &others)
+        admission::decide(&self.shared, pod, &others)
     }
 
     /// The pods that take room beside one, with the resources that they were given.
@@ -176,7 +173,7 @@ impl Manager {
         }
         let others = self.others(entries, uid);
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        let Some(pending) = crate::admission::resize(&self.shared, pod, &others) else {
+        let Some(pending) = admission::resize(&self.shared, pod, &others) else {
             allocations.give(pod);
             let text = format!("Pod resize started: {}", resize::summary(pod, ""));
             self.shared
@@ -250,7 +247,7 @@ impl Manager {
         let Some(tree) = &self.shared.cgroups else { return };
         let pods = self.pods_as_given();
         let kubelet = &self.shared.settings.kubelet;
-        let memory = crate::own_node::allocatable(&self.shared).get("memory").copied();
+        let memory = node_view::allocatable(&self.shared).get("memory").copied();
         let percent = kubelet.qos_reserved_memory_percent();
         let active = pods.iter().filter(|p| !podspec::is_over(p)).map(|p| &**p);
         let mut tiers = node_cgroups::tiers(active, memory, percent);

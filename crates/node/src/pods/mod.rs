@@ -6,6 +6,7 @@ pub mod images;
 pub mod inbox;
 pub mod manager;
 pub mod observe;
+pub mod processors;
 pub mod resize;
 pub mod source;
 pub mod status_writer;
