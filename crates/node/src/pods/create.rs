@@ -275,7 +275,7 @@ impl StartContext<'_> {
         Ok(config)
     }
 
-    /// Makes and starts one container.
+    /// Makes and starts one container; its id.
     ///
     /// # Errors
     /// Why the container waits; events say the same.
@@ -284,7 +284,7 @@ impl StartContext<'_> {
         container: &Container,
         attempt: u32,
         turn: &mut Turn<'_>,
-    ) -> Result<(), Waiting> {
+    ) -> Result<String, Waiting> {
         let (shared, pod) = (self.shared, self.pod);
         let sandbox_config = sandbox_config(shared, pod, self.sandbox.attempt);
         let image = images::ensure(shared, pod, container, &sandbox_config, self.pulls, turn).await?;
@@ -336,7 +336,8 @@ impl StartContext<'_> {
         event("Started", "Started");
         self.link_log(container, &id, &log_path);
         turn.pause();
-        self.post_start(container, &id).await
+        self.post_start(container, &id).await?;
+        Ok(id)
     }
 
     /// Makes the link by which log collectors find the log.

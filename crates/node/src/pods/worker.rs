@@ -15,7 +15,7 @@ use super::create::{StartContext, make_cgroup, make_sandbox, next_attempt};
 use super::images::{PullBackoff, Waiting};
 use super::inbox::Order;
 pub use super::inbox::{End, Inbox};
-use super::observe::{EndedCache, observe};
+use super::observe::{EndedCache, observe, observe_begun};
 use super::status::{self, Failure, ephemeral_as_container};
 use super::status_writer::StatusQueue;
 use super::terminate;
@@ -45,6 +45,14 @@ enum Next {
     /// Nothing to do until something changes.
     Rest,
     Finished,
+}
+
+/// What carrying out a plan has come to.
+struct Done {
+    /// There is more to do at once: the next init container, or one that has already ended.
+    again: bool,
+    /// The pod's first sandbox with the ids of the containers started in it.
+    begun: Option<(SandboxView, Vec<String>)>,
 }
 
 /// A pod's worker.
@@ -341,15 +349,19 @@ impl Worker {
                 }
             }
         };
-        if let Ok(view) = observe(&self.shared.cri, podspec::uid(pod), &mut self.ended).await {
+        let cri = &self.shared.cri;
+        let seen = match &result {
+            Ok(Done { begun: Some((sandbox, ids)), .. }) => observe_begun(cri, sandbox.clone(), ids).await,
+            _ => observe(cri, podspec::uid(pod), &mut self.ended).await,
+        };
+        if let Ok(view) = seen {
             self.read_messages(&view);
             self.watch_probes(pod, spec, &view);
             self.write_status(pod, &view, false, None);
         }
         match result {
-            // Look again at once: the next init container or a container that has already ended.
-            Ok(true) => Next::Look(Duration::ZERO),
-            Ok(false) => Next::Look(self.soonest(wait)),
+            Ok(Done { again: true, .. }) => Next::Look(Duration::ZERO),
+            Ok(Done { again: false, .. }) => Next::Look(self.soonest(wait)),
             Err(pause) => Next::Look(pause),
         }
     }
@@ -535,14 +547,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Carries out a plan; tells whether to look again at once.
+    /// Carries out a plan.
     async fn apply(
         &mut self,
         pod: &Arc<Pod>,
         spec: &PodSpec,
         view: &PodView,
         actions: &Actions,
-    ) -> Result<bool, Duration> {
+    ) -> Result<Done, Duration> {
         if actions.kill_pod {
             let grace = terminate::grace(pod, None);
             terminate::stop_pod(&self.shared, pod, view, grace)
@@ -552,7 +564,10 @@ impl Worker {
         self.kill(pod, spec, view, actions).await;
         let chosen = chosen(spec, actions);
         if chosen.is_empty() && actions.create_sandbox.is_none() {
-            return Ok(!actions.kill.is_empty());
+            return Ok(Done {
+                again: !actions.kill.is_empty(),
+                begun: None,
+            });
         }
         self.make_cgroup(pod)?;
         // A pod whose volumes cannot be had gets no sandbox.
@@ -565,17 +580,23 @@ impl Worker {
                 .map_err(|_| AFTER_FAILURE)?,
             None => view.ready_sandbox().cloned().ok_or(AFTER_FAILURE)?,
         };
-        let mut failed = false;
+        let mut started = Vec::new();
         for container in &chosen {
             turn.resume().await;
-            let begun = self.start(pod, view, &sandbox, &objects, container, &mut turn);
-            failed |= !begun.await;
+            started.extend(
+                self.start(pod, view, &sandbox, &objects, container, &mut turn)
+                    .await,
+            );
         }
         let waits_for_init = actions.create_sandbox.is_some() && !actions.init_to_start.is_empty();
-        match failed {
-            true => Err(self.soonest(Some(Duration::from_secs(10)))),
-            false => Ok(waits_for_init || !actions.kill.is_empty()),
+        if started.len() < chosen.len() {
+            return Err(self.soonest(Some(Duration::from_secs(10))));
         }
+        let is_first = view.sandboxes.is_empty() && view.containers.is_empty();
+        Ok(Done {
+            again: waits_for_init || !actions.kill.is_empty(),
+            begun: is_first.then_some((sandbox, started)),
+        })
     }
 
     async fn kill(&mut self, pod: &Arc<Pod>, spec: &PodSpec, view: &PodView, actions: &Actions) {
@@ -633,7 +654,7 @@ impl Worker {
         objects: &volumes::content::Objects,
         container: &Container,
         turn: &mut Turn<'_>,
-    ) -> bool {
+    ) -> Option<String> {
         let context = StartContext {
             shared: &self.shared,
             pod,
@@ -644,13 +665,13 @@ impl Worker {
         };
         let latest = view.latest(&container.name);
         match context.start(container, next_attempt(latest), turn).await {
-            Ok(()) => {
+            Ok(id) => {
                 self.waiting.remove(&container.name);
-                true
+                Some(id)
             }
             Err(why) => {
                 self.waiting.insert(container.name.clone(), why);
-                false
+                None
             }
         }
     }
