@@ -101,7 +101,8 @@ impl Worker {
                 biased;
                 // A pod that is to end does not wait for a pull or a start under way.
                 () = inbox.ending.notified(), if order.end.is_none() => continue,
-                next = self.step(&order) => next,
+                // Boxed: a pod at rest does not keep the memory that a step takes.
+                next = Box::pin(self.step(&order)) => next,
             };
             let (pause, refresh) = match next {
                 Next::Finished => return,
@@ -109,10 +110,12 @@ impl Worker {
                 Next::Refresh(pause) => (pause, true),
                 Next::Rest => (RESYNC * 10, false),
             };
+            // A pod at rest keeps no older version of itself.
+            drop(order);
             tokio::select! {
                 () = inbox.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = self.refresh(&order.pod), if refresh => {}
+                () = self.refresh(), if refresh => {}
             }
         }
     }
@@ -444,18 +447,22 @@ impl Worker {
     }
 
     /// Keeps an idle pod's changing content fresh, for ever.
-    async fn refresh(&self, pod: &Arc<Pod>) {
-        let pod = &self.shared.allocations.given(pod);
+    async fn refresh(&self) {
         loop {
-            let objects = self.shared.fetch.objects(pod).await;
-            if let Err(error) = volumes::set_up(&self.shared.settings.dirs.root, pod, &objects) {
-                tracing::debug!(
-                    pod = podspec::name(pod),
-                    error = mainstay_base::error::chain(&error),
-                    "could not refresh a volume"
-                );
-            }
+            Box::pin(self.refresh_volumes()).await;
             tokio::time::sleep(REFRESH).await;
+        }
+    }
+
+    async fn refresh_volumes(&self) {
+        let pod = &self.shared.allocations.given(&self.inbox.pod());
+        let objects = self.shared.fetch.objects(pod).await;
+        if let Err(error) = volumes::set_up(&self.shared.settings.dirs.root, pod, &objects) {
+            tracing::debug!(
+                pod = podspec::name(pod),
+                error = mainstay_base::error::chain(&error),
+                "could not refresh a volume"
+            );
         }
     }
 
