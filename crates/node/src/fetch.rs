@@ -149,7 +149,10 @@ impl Fetcher {
     }
 
     /// Asks the API server in turn with others.
-    async fn ask<T>(&self, ask: impl Future<Output = Result<T, kube::Error>>) -> Option<Result<T, kube::Error>> {
+    async fn ask<T>(
+        &self,
+        ask: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Option<Result<T, kube::Error>> {
         let in_turn = async {
             let _turn = self.turns.acquire().await;
             ask.await

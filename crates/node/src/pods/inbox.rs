@@ -161,10 +161,18 @@ mod tests {
     #[test]
     fn a_worker_is_not_woken_by_what_it_reported_itself() {
         let ready = json!([{"type": "Ready", "status": "True"}]);
-        assert!(!wakes(json!({"/status/phase": "Running", "/status/conditions": ready})));
+        assert!(!wakes(
+            json!({"/status/phase": "Running", "/status/conditions": ready})
+        ));
         assert!(wakes(json!({"/status/phase": "Failed"})));
-        assert!(wakes(json!({"/status/conditions": [{"type": "example.com/gate", "status": "True"}]})));
-        assert!(wakes(json!({"/spec": {"containers": [], "activeDeadlineSeconds": 1}})));
-        assert!(wakes(json!({"/metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}}})));
+        assert!(wakes(
+            json!({"/status/conditions": [{"type": "example.com/gate", "status": "True"}]})
+        ));
+        assert!(wakes(
+            json!({"/spec": {"containers": [], "activeDeadlineSeconds": 1}})
+        ));
+        assert!(wakes(
+            json!({"/metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}}})
+        ));
     }
 }

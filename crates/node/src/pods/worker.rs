@@ -354,7 +354,10 @@ impl Worker {
         };
         let cri = &self.shared.cri;
         let seen = match &result {
-            Ok(Done { begun: Some((sandbox, ids)), .. }) => observe_begun(cri, sandbox.clone(), ids).await,
+            Ok(Done {
+                begun: Some((sandbox, ids)),
+                ..
+            }) => observe_begun(cri, sandbox.clone(), ids).await,
             _ => observe(cri, podspec::uid(pod), &mut self.ended).await,
         };
         if let Ok(view) = seen {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use self::load::Pods;
-use self::raw::Raw;
+use self::raw::{Described, Raw};
 use super::{Figure, Report};
 use crate::site::world::World;
 use crate::site::{enter, inside};
@@ -105,7 +105,7 @@ async fn measure(folder: &Path) -> Result<Vec<Figure>> {
     eprintln!("bench: {FULL} pods at once");
     let with_agent = pods.start_many(FULL).await?;
     let note = format!(
-        "{with_agent:.1} s; raw CRI calls, {} at once: {alone:.1} s; kubelet: as the runtime allows",
+        "{with_agent:.1} s; the same CRI calls alone, {} at once: {alone:.1} s; kubelet: as the runtime allows",
         raw::AT_ONCE
     );
     figures.push(figure(
@@ -171,14 +171,16 @@ fn writes(idle: &Idle, figures: &mut Vec<Figure>) {
 
 /// Single starts, in turn with and without the agent, so that a change of the machine's mood meets both.
 async fn singles(raw: &Raw, pods: &Pods, figures: &mut Vec<Figure>) -> Result<()> {
-    let (mut alone, mut with_agent) = (Vec::new(), Vec::new());
+    let (mut bare, mut alone, mut with_agent) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..SINGLES {
-        alone.push(raw.single(number).await?);
+        bare.push(raw.single(number, Described::Barely).await?);
+        alone.push(raw.single(number, Described::Fully).await?);
         with_agent.push(pods.single(number).await?);
     }
-    let (alone, with_agent) = (middle(alone), middle(with_agent));
+    let (bare, alone, with_agent) = (middle(bare), middle(alone), middle(with_agent));
     let note = format!(
-        "create to Running seen {with_agent:.0} ms, raw calls {alone:.0} ms, n={SINGLES}; kubelet 100s of ms"
+        "create to Running seen {with_agent:.0} ms, the same calls alone {alone:.0} ms, without seccomp, masked paths and \
+         mounts {bare:.0} ms, n={SINGLES}; kubelet 100s of ms"
     );
     let name = "pod start above raw CRI calls, p50";
     figures.push(figure(name, with_agent - alone, "ms", 20.0, note));
