@@ -49,21 +49,20 @@ fn mappings(smaps: &str) -> Vec<Mapping> {
     found
 }
 
-/// Gives the kernel back what is resident of the program's own file and unchanged, and what the allocator holds free.
+/// Gives the kernel back what is resident of the program's and its libraries' files and unchanged, and what C's allocator
+/// holds free.
 /// What is used again is mapped again from the page cache. Returns the bytes of address space that were given back.
 ///
 /// # Errors
 /// When `/proc` cannot be read or the kernel refuses.
 pub fn release_unused() -> io::Result<usize> {
-    let program = std::fs::read_link("/proc/self/exe")?;
-    let program = program.to_string_lossy();
     let smaps = std::fs::read_to_string("/proc/self/smaps")?;
-    let clean = |m: &Mapping| !m.writable && m.own_bytes == 0 && m.file == program;
+    let clean = |m: &Mapping| !m.writable && m.own_bytes == 0 && m.file.starts_with('/');
     let mut released = 0;
     for part in mappings(&smaps).into_iter().filter(clean) {
         let length = part.end - part.start;
-        // SAFETY: the program's own file stays mapped where it is for as long as the process lives; this part is not writable
-        // and has no page of its own, so that every page comes back from the file as it was.
+        // SAFETY: what a file is mapped to stays mapped; this part is not writable and has no page of its own, so that every
+        // page comes back from the file as it was.
         let done = unsafe { libc::madvise(part.start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
         if done != 0 {
             return Err(io::Error::last_os_error());
