@@ -35,6 +35,9 @@ enum Command {
     Bench {
         /// The benchmark's name.
         name: String,
+        /// Only this part of it, where it has parts.
+        #[arg(long)]
+        only: Option<String>,
         /// Print JSON instead of a table.
         #[arg(long)]
         json: bool,
@@ -70,7 +73,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Oracle { dir, only } => oracle::run(&dir, only.as_deref()),
         Command::Trial { name } => trial::run(&name).map(|()| true),
-        Command::Bench { name, json } => bench::run(&name, json),
+        Command::Bench { name, only, json } => bench::run(&name, only.as_deref(), json),
         Command::Fuzz {
             name,
             seconds,

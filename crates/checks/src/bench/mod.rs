@@ -36,21 +36,39 @@ pub struct Report {
 }
 
 /// A benchmark: builds what it needs, measures, cleans up.
-type Bench = fn() -> Result<Report>;
+enum Bench {
+    /// Measures everything it has.
+    Whole(fn() -> Result<Report>),
+    /// Measures one of its parts, or all of them; their names.
+    Parted(&'static [&'static str], fn(Option<&str>) -> Result<Report>),
+}
 
 /// Every benchmark by name.
 const BENCHES: &[(&str, Bench)] = &[
-    ("apiserver", apiserver::run),
-    ("autoscaler", autoscaler::run),
-    ("load", load::run),
-    ("node", node::run),
-    ("nodes", nodes::run),
-    ("store", store::run),
-    ("up", up::run),
+    ("apiserver", Bench::Parted(apiserver::PARTS, apiserver::run)),
+    ("autoscaler", Bench::Whole(autoscaler::run)),
+    ("load", Bench::Whole(load::run)),
+    ("node", Bench::Whole(node::run)),
+    ("nodes", Bench::Whole(nodes::run)),
+    ("store", Bench::Whole(store::run)),
+    ("up", Bench::Whole(up::run)),
 ];
 
-/// Runs one benchmark or all of them and prints the figures; true when it ran.
-pub fn run(name: &str, json: bool) -> Result<bool> {
+impl Bench {
+    fn run(&self, only: Option<&str>) -> Result<Report> {
+        match (self, only) {
+            (Bench::Whole(bench), None) => bench(),
+            (Bench::Whole(_), Some(_)) => bail!("this benchmark has no parts"),
+            (Bench::Parted(parts, bench), only) => match only.filter(|only| !parts.contains(only)) {
+                None => bench(only),
+                Some(only) => bail!("no part {only}; there are: {}", parts.join(" ")),
+            },
+        }
+    }
+}
+
+/// Runs one benchmark, `only` one part of it, or all of them, and prints the figures; true when it ran.
+pub fn run(name: &str, only: Option<&str>, json: bool) -> Result<bool> {
     let chosen: Vec<_> = BENCHES
         .iter()
         .filter(|(known, _)| name == "all" || *known == name)
@@ -60,7 +78,7 @@ pub fn run(name: &str, json: bool) -> Result<bool> {
         bail!("no benchmark {name}; there are: all {}", names.join(" "));
     }
     for (_, bench) in chosen {
-        let report = bench()?;
+        let report = bench.run(only)?;
         if json {
             let run = run_facts();
             println!(

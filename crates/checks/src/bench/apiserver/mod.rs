@@ -40,51 +40,73 @@ const SELECTED_LISTS: usize = 200;
 const SETTLE: Duration = Duration::from_secs(10);
 const MB: f64 = 1e6;
 
-/// Measures everything, in a temporary directory ($TMPDIR must be on a disk, not in memory).
-pub fn run() -> Result<Report> {
+/// What can be measured alone.
+pub const PARTS: &[&str] = &[
+    "start",
+    "writes",
+    "memory",
+    "lists",
+    "heartbeats",
+    "watches",
+    "growth",
+];
+
+/// Measures one part or everything, in a temporary directory ($TMPDIR must be on a disk, not in memory).
+pub fn run(only: Option<&str>) -> Result<Report> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(measure())
+        .block_on(measure(only))
 }
 
-async fn measure() -> Result<Report> {
+async fn measure(only: Option<&str>) -> Result<Report> {
+    let wanted = |parts: &[&str]| only.is_none_or(|only| parts.contains(&only));
     let folder = tempfile::tempdir()?;
     let mut figures = Vec::new();
     let (server, took) = Server::start(folder.path()).await?;
-    figures.push(start_figure(
-        "start to readyz, empty store",
-        took,
-        0.1,
-        server.cpu()?,
-    ));
-    tokio::time::sleep(SETTLE).await;
-    memory(
-        "idle memory",
-        &server,
-        15.0,
-        "upstream 318 MiB (published)",
-        &mut figures,
-    )?;
+    if wanted(&["start"]) {
+        let name = "start to readyz, empty store";
+        figures.push(start_figure(name, took, 0.1, server.cpu()?));
+        tokio::time::sleep(SETTLE).await;
+        let peer = "upstream 318 MiB (published)";
+        memory("idle memory", &server, 15.0, peer, &mut figures)?;
+    }
     let client = Arc::new(server.client(CONNECTIONS).await?);
-    let few = growth::sample(&server, &client).await?;
-    writes(&server, &client, &mut figures).await?;
-    cluster(&server, &client, &mut figures).await?;
-    lists(&server, &client, &mut figures).await?;
-    heartbeats(&server, &client, &mut figures).await?;
-    watches(&server, &mut figures).await?;
-    fill(&server, &client, &mut figures).await?;
-    let many = growth::sample(&server, &client).await?;
-    figures.extend(growth::figures(&few, &many, FILLED));
-    drop((client, server));
-    let (server, took) = Server::start(folder.path()).await?;
-    figures.push(start_figure(
-        &format!("kill -9, start to readyz, {FILLED} objects"),
-        took,
-        1.0,
-        server.cpu()?,
-    ));
+    let few = match wanted(&["growth"]) {
+        true => Some(growth::sample(&server, &client).await?),
+        false => None,
+    };
+    match wanted(&["writes"]) {
+        true => writes(&server, &client, &mut figures).await?,
+        false => drop(create_maps(&client, 0, CONFIG_MAPS).await?),
+    }
+    if wanted(&["memory", "lists", "heartbeats", "growth"]) {
+        cluster(&client).await?;
+    }
+    if wanted(&["memory"]) {
+        let peer = "upstream 1,080 MiB (published)";
+        let name = "memory with 10,000 ConfigMaps, 5,000 Nodes, 5,000 Leases";
+        memory(name, &server, 130.0, peer, &mut figures)?;
+    }
+    if wanted(&["lists"]) {
+        lists(&server, &client, &mut figures).await?;
+    }
+    if wanted(&["heartbeats"]) {
+        heartbeats(&server, &client, &mut figures).await?;
+    }
+    if wanted(&["watches"]) {
+        watches(&server, &mut figures).await?;
+    }
+    if let Some(few) = few {
+        fill(&server, &client, &mut figures).await?;
+        let many = growth::sample(&server, &client).await?;
+        figures.extend(growth::figures(&few, &many, FILLED));
+        drop((client, server));
+        let (server, took) = Server::start(folder.path()).await?;
+        let name = format!("kill -9, start to readyz, {FILLED} objects");
+        figures.push(start_figure(&name, took, 1.0, server.cpu()?));
+    }
     Ok(Report {
         name: "apiserver",
         figures,
@@ -222,8 +244,8 @@ async fn patches(
     requests(REQUESTERS, PATCHES, patch).await
 }
 
-/// The objects of a cluster of 5,000 nodes, and the memory they take.
-async fn cluster(server: &Server, client: &Arc<Client>, figures: &mut Vec<Figure>) -> Result<()> {
+/// The objects of a cluster of 5,000 nodes.
+async fn cluster(client: &Arc<Client>) -> Result<()> {
     let made = client.clone();
     let node = move |number: usize| {
         let client = made.clone();
@@ -235,10 +257,7 @@ async fn cluster(server: &Server, client: &Arc<Client>, figures: &mut Vec<Figure
         let client = made.clone();
         async move { load::create_lease(&client, number).await }
     };
-    requests(REQUESTERS, LEASES, lease).await?;
-    let peer = "upstream 1,080 MiB (published)";
-    let name = "memory with 10,000 ConfigMaps, 5,000 Nodes, 5,000 Leases";
-    memory(name, server, 130.0, peer, figures)
+    requests(REQUESTERS, LEASES, lease).await.map(drop)
 }
 
 async fn lists(server: &Server, client: &Arc<Client>, figures: &mut Vec<Figure>) -> Result<()> {
