@@ -10,6 +10,7 @@ pub mod info;
 pub mod memory_world;
 pub mod object;
 pub mod outbound;
+pub mod pieces;
 pub mod query;
 pub mod scan;
 pub mod sha256;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mainstay_semantics::selector::Labels;
 use serde_json::Value;
 
+use crate::pieces::append;
 use crate::scan;
 
 /// A range inside an object's bytes; empty (0..0) when the object has no such value.
@@ -136,7 +137,7 @@ impl Object {
     /// Appends the object with its resourceVersion.
     pub fn write(&self, out: &mut Vec<u8>) {
         let at = self.splice as usize;
-        out.extend_from_slice(&self.bytes[..at]);
+        append(out, &self.bytes[..at]);
         self.write_rest(out);
     }
 
@@ -147,20 +148,20 @@ impl Object {
         };
         out.extend_from_slice(&self.bytes[..stored.start + 1]);
         out.extend_from_slice(api_version.as_bytes());
-        out.extend_from_slice(&self.bytes[stored.end - 1..self.splice as usize]);
+        append(out, &self.bytes[stored.end - 1..self.splice as usize]);
         self.write_rest(out);
     }
 
     fn write_rest(&self, out: &mut Vec<u8>) {
         let at = self.splice as usize;
         if at == 0 || self.revision == 0 {
-            return out.extend_from_slice(&self.bytes[at..]);
+            return append(out, &self.bytes[at..]);
         }
         out.extend_from_slice(b"\"resourceVersion\":\"");
         let mut digits = [0u8; 20];
         out.extend_from_slice(decimal(self.revision, &mut digits));
         out.extend_from_slice(b"\",");
-        out.extend_from_slice(&self.bytes[at..]);
+        append(out, &self.bytes[at..]);
     }
 
     /// The object with its resourceVersion, as one buffer.

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use mainstay_access::pieces::{PIECE, append};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -83,11 +84,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Together<S> {
         kept.turn = false;
         if let Err(error) = ready!(kept.flush(context)) {
             kept.failed = Some(error);
-            kept.buffer = Vec::new();
             kept.written = 0;
             // The work is to hear of it, and may be waiting for something else.
             context.waker().wake_by_ref();
         }
+        kept.buffer = Vec::new();
         kept.wake_waiting();
         Poll::Ready(())
     }
@@ -145,14 +146,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
     /// Writes what is kept.
     fn drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.buffer.len() {
+            let rest = self.buffer[self.written..].chunks(PIECE);
+            let (mut parts, count) = ([IoSlice::new(&[]); MOST.div_ceil(PIECE)], rest.len());
+            for (part, piece) in parts.iter_mut().zip(rest) {
+                *part = IoSlice::new(piece);
+            }
             let stream = Pin::new(&mut self.stream);
-            let count = ready!(stream.poll_write(context, &self.buffer[self.written..]))?;
+            let count = ready!(stream.poll_write_vectored(context, &parts[..count]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
         }
-        self.buffer = Vec::new();
+        self.buffer.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
     }
@@ -186,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
         }
         for part in parts {
             let room = MOST - self.buffer.len();
-            self.buffer.extend_from_slice(&part[..part.len().min(room)]);
+            append(&mut self.buffer, &part[..part.len().min(room)]);
         }
         self.buffer.len() - before
     }
