@@ -85,7 +85,7 @@ pub async fn dispatch(server: &Arc<Server>, call: Call) -> ApiResult<Response<Bo
     }
     let mut response = match info.subresource.as_str() {
         "" => object_request(server, &resource, &call).await?,
-        _ => subresource_request(server, &resource, call).await?,
+        _ => Box::pin(subresource_request(server, &resource, call)).await?,
     };
     if let Some(text) = &resource.deprecated {
         respond::warn(&mut response, std::slice::from_ref(text));
