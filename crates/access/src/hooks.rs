@@ -1,7 +1,7 @@
 //! Where policy enters the request chain: authentication, authorization, admission, charging and list filters.
 //! The chain calls them in this order: [`Authenticate`], impersonation, audit, [`Authorize`] (or a [`ListFilter`]
 //! for lists and watches that were not allowed), decode, [`Admit::mutate`], validation, [`Admit::validate`],
-//! [`Charge`], transaction. All see the world through [`World`], which never waits.
+//! [`Charge`], transaction. All see the world through [`World`], which waits only where it is asked to catch up.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::user::UserInfo;
 
 /// What the server's watch caches hold, for policy decisions. Resources are named as in the store:
 /// `core/pods`, `rbac.authorization.k8s.io/roles`. Reads are in memory and may be a moment behind the store.
+#[async_trait]
 pub trait World: Send + Sync {
     /// Looks up one object; `namespace` is empty for cluster-scoped resources.
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
@@ -26,6 +27,9 @@ pub trait World: Send + Sync {
     fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Object>>;
     /// A number that changes whenever an object of the resource changes: compile rules once per generation.
     fn generation(&self, resource: &str) -> u64;
+    /// Waits until everything is seen that was stored before, also by other servers over the same store; as far as the
+    /// store answers in time.
+    async fn catch_up(&self) {}
 }
 
 /// What a request wants to do, as the authorizer sees it.

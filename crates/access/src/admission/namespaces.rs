@@ -27,7 +27,14 @@ impl Admit for NamespaceLifecycle {
         {
             return Ok(());
         }
-        let Some(namespace) = world.get("core/namespaces", "", &review.namespace) else {
+        let find = || world.get("core/namespaces", "", &review.namespace);
+        let mut found = find();
+        if found.is_none() {
+            // It may be a moment old, or made by another server.
+            world.catch_up().await;
+            found = find();
+        }
+        let Some(namespace) = found else {
             return Err(ApiError::not_found("", "namespaces", &review.namespace));
         };
         let ending = namespace.scalar("status.phase") == "Terminating"

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mainstay_store::{Entry, Error, Key, Prefix, Store, WatchItem};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -269,6 +270,7 @@ impl Caches {
     }
 }
 
+#[async_trait]
 impl World for Caches {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.resource(resource).get(namespace, name)
@@ -280,5 +282,11 @@ impl World for Caches {
 
     fn generation(&self, resource: &str) -> u64 {
         self.resource(resource).generation()
+    }
+
+    async fn catch_up(&self) {
+        if let Err(error) = self.fresh().await {
+            tracing::debug!(%error, "what was stored last is not seen yet");
+        }
     }
 }

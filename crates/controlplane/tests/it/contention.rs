@@ -1,10 +1,10 @@
-//! Many writes that want the same at once: conflicts are settled inside the servers and never reach a client.
+//! Many writes that want the same at once, and servers that see each other's writes late: neither reaches a client.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ResourceQuota, Service};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use mainstay_base::clock::SystemClock;
@@ -98,6 +98,28 @@ async fn two_servers_over_one_store_give_every_service_its_own_address_and_port(
     let addresses: BTreeSet<_> = given.iter().map(|(address, _)| address).collect();
     let ports: BTreeSet<_> = given.iter().map(|(_, port)| port).collect();
     assert_eq!([addresses.len(), ports.len()], [WRITERS, WRITERS]);
+    for plane in planes {
+        plane.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_can_be_used_at_once_on_another_server() {
+    let planes = twins().await;
+    let clients = planes.each_ref().map(admin);
+    let namespaces: Api<Namespace> = Api::all(clients[0].clone());
+    for number in 0..WRITERS {
+        let name = format!("n{number}");
+        let namespace = parse(json!({"metadata": {"name": name}}));
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("made");
+        let maps: Api<ConfigMap> = Api::namespaced(clients[1].clone(), &name);
+        let map = parse(json!({"metadata": {"name": "m"}}));
+        let made = maps.create(&PostParams::default(), &map).await;
+        assert!(made.is_ok(), "{name}: {made:?}");
+    }
     for plane in planes {
         plane.stop().await;
     }
