@@ -81,9 +81,12 @@ pub struct Global {
         value_name = "FILTER"
     )]
     pub log: Option<String>,
-    /// Print help (`-h`: only the flags that most people need)
-    #[arg(short = 'h', long = "help", global = true, action = clap::ArgAction::Help)]
+    /// Print help
+    #[arg(short = 'h', long = "help", global = true, action = clap::ArgAction::HelpShort)]
     pub help: Option<bool>,
+    /// Print help with every flag, also those that few people need
+    #[arg(long, global = true, action = clap::ArgAction::HelpLong)]
+    pub help_all: Option<bool>,
 }
 
 /// Every command.

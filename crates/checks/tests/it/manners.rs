@@ -482,6 +482,10 @@ fn every_command_has_short_help_with_an_example() {
             said.out
         );
     }
+    // What few people need is told to who asks.
+    let all = run(Command::new(mainstay()).args(["node", "--help-all"]));
+    assert!(all.well && all.out.contains("--eviction-hard"), "{}", all.out);
+    assert!(!help(&["node"]).out.contains("--eviction-hard"));
 }
 
 #[test]
