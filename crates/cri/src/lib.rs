@@ -2,17 +2,22 @@
 
 mod containerd;
 pub mod logs;
+mod operations;
 #[rustfmt::skip]
 pub mod runtime_v1;
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use mainstay_base::clock::SharedClock;
 use mainstay_base::error::{Class, Classify};
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
+pub use operations::Operations;
 use runtime_v1 as v1;
 use v1::image_service_client::ImageServiceClient;
 use v1::runtime_service_client::RuntimeServiceClient;
@@ -23,6 +28,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Listings of a full node with long annotations stay well below this.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// A call under way.
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Why a call to the container runtime failed.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +121,7 @@ pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     channel: Channel,
+    operations: Option<Arc<Operations>>,
 }
 
 /// Containers and sandboxes that end, as the runtime tells of them.
@@ -169,8 +178,9 @@ macro_rules! calls {
             pub async fn $name(&self, request: v1::$request) -> Result<v1::$answer, CriError> {
                 let mut request = Request::new(request);
                 request.set_timeout($timeout);
-                self.$service.clone().$method(request).await.map(tonic::Response::into_inner)
-                    .map_err(|status| CriError::Call { call: $call, status: Box::new(status) })
+                let mut service = self.$service.clone();
+                let answer = Box::pin(async move { service.$method(request).await });
+                self.answer($call, answer).await
             })*
         }
     };
@@ -224,7 +234,35 @@ impl Cri {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             channel,
+            operations: None,
         })
+    }
+
+    /// Counts and times every call from now on; clones made afterwards count together.
+    pub fn counted(self, clock: SharedClock) -> Self {
+        Cri {
+            operations: Some(Arc::new(Operations::new(clock))),
+            ..self
+        }
+    }
+
+    /// What was counted, if anything is.
+    pub fn operations(&self) -> Option<&Operations> {
+        self.operations.as_deref()
+    }
+
+    /// Waits for the answer of a call. Boxed, since a call takes kilobytes while it is under way: what may call keeps no room
+    /// for it when it does not.
+    async fn answer<T>(
+        &self,
+        call: &'static str,
+        answer: BoxFuture<'_, Result<Response<T>, Status>>,
+    ) -> Result<T, CriError> {
+        let answer = match &self.operations {
+            Some(operations) => operations.count(call, answer).await,
+            None => answer.await,
+        };
+        answer.map(Response::into_inner).map_err(Self::call_error(call))
     }
 
     fn call_error(call: &'static str) -> impl Fn(Status) -> CriError {
@@ -240,8 +278,9 @@ impl Cri {
             version: "v1".to_owned(),
         });
         request.set_timeout(Duration::from_secs(10));
-        let answer = self.runtime.clone().version(request).await;
-        Ok(answer.map_err(Self::call_error("Version"))?.into_inner())
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.version(request).await });
+        self.answer("Version", answer).await
     }
 
     /// Reads a sandbox's status.
@@ -276,8 +315,9 @@ impl Cri {
             pod_sandbox_id: id.to_owned(),
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.runtime.clone().stop_pod_sandbox(request).await;
-        gone_is_fine(answer.map(drop).map_err(Self::call_error("StopPodSandbox")))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.stop_pod_sandbox(request).await });
+        gone_is_fine(self.answer("StopPodSandbox", answer).await.map(drop))
     }
 
     /// Removes a sandbox with its containers; one that is gone is fine.
@@ -286,8 +326,9 @@ impl Cri {
             pod_sandbox_id: id.to_owned(),
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.runtime.clone().remove_pod_sandbox(request).await;
-        gone_is_fine(answer.map(drop).map_err(Self::call_error("RemovePodSandbox")))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.remove_pod_sandbox(request).await });
+        gone_is_fine(self.answer("RemovePodSandbox", answer).await.map(drop))
     }
 
     /// Starts a created container.
@@ -296,8 +337,9 @@ impl Cri {
             container_id: id.to_owned(),
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.runtime.clone().start_container(request).await;
-        answer.map(drop).map_err(Self::call_error("StartContainer"))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.start_container(request).await });
+        self.answer("StartContainer", answer).await.map(drop)
     }
 
     /// Sends the stop signal and, after `grace`, SIGKILL; one that is gone is fine.
@@ -307,8 +349,9 @@ impl Cri {
             timeout: grace.as_secs() as i64,
         });
         request.set_timeout(grace + CALL_TIMEOUT);
-        let answer = self.runtime.clone().stop_container(request).await;
-        gone_is_fine(answer.map(drop).map_err(Self::call_error("StopContainer")))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.stop_container(request).await });
+        gone_is_fine(self.answer("StopContainer", answer).await.map(drop))
     }
 
     /// Moves a running container to these processors.
@@ -336,8 +379,9 @@ impl Cri {
     ) -> Result<(), CriError> {
         let mut request = Request::new(request);
         request.set_timeout(timeout + CALL_TIMEOUT);
-        let answer = self.runtime.clone().checkpoint_container(request).await;
-        answer.map(drop).map_err(Self::call_error("CheckpointContainer"))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.checkpoint_container(request).await });
+        self.answer("CheckpointContainer", answer).await.map(drop)
     }
 
     /// Removes a container; one that is gone is fine.
@@ -346,8 +390,9 @@ impl Cri {
             container_id: id.to_owned(),
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.runtime.clone().remove_container(request).await;
-        gone_is_fine(answer.map(drop).map_err(Self::call_error("RemoveContainer")))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.remove_container(request).await });
+        gone_is_fine(self.answer("RemoveContainer", answer).await.map(drop))
     }
 
     /// Makes the runtime open the container's log file anew (after a rotation).
@@ -356,8 +401,9 @@ impl Cri {
             container_id: id.to_owned(),
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.runtime.clone().reopen_container_log(request).await;
-        answer.map(drop).map_err(Self::call_error("ReopenContainerLog"))
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.reopen_container_log(request).await });
+        self.answer("ReopenContainerLog", answer).await.map(drop)
     }
 
     /// Runs a command in a container and waits for it, at most `timeout`.
@@ -373,8 +419,9 @@ impl Cri {
             timeout: timeout.as_secs().max(1) as i64,
         });
         request.set_timeout(timeout + Duration::from_secs(5));
-        let answer = self.runtime.clone().exec_sync(request).await;
-        Ok(answer.map_err(Self::call_error("ExecSync"))?.into_inner())
+        let mut service = self.runtime.clone();
+        let answer = Box::pin(async move { service.exec_sync(request).await });
+        self.answer("ExecSync", answer).await
     }
 
     /// Subscribes to the ends of containers and sandboxes: by the CRI's events, else by containerd's own. A runtime that
@@ -405,11 +452,9 @@ impl Cri {
             verbose: false,
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.images.clone().image_status(request).await;
-        Ok(answer
-            .map_err(Self::call_error("ImageStatus"))?
-            .into_inner()
-            .image)
+        let mut service = self.images.clone();
+        let answer = Box::pin(async move { service.image_status(request).await });
+        Ok(self.answer("ImageStatus", answer).await?.image)
     }
 
     /// Removes an image; one that is gone is fine.
@@ -418,8 +463,9 @@ impl Cri {
             image: Some(image_spec(reference)),
         });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.images.clone().remove_image(request).await;
-        gone_is_fine(answer.map(drop).map_err(Self::call_error("RemoveImage")))
+        let mut service = self.images.clone();
+        let answer = Box::pin(async move { service.remove_image(request).await });
+        gone_is_fine(self.answer("RemoveImage", answer).await.map(drop))
     }
 }
 

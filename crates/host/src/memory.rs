@@ -5,6 +5,14 @@
 //! pages of a file, so that giving them back costs nothing but a minor fault for each that is used again.
 
 use std::io;
+use std::time::Duration;
+
+// Links the allocator, of which one function is called here.
+use libmimalloc_sys as _;
+
+unsafe extern "C" {
+    fn mi_collect(force: bool);
+}
 
 /// A part of this process's address space.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +57,7 @@ fn mappings(smaps: &str) -> Vec<Mapping> {
     found
 }
 
-/// Gives the kernel back what is resident of the program's and its libraries' files and unchanged, and what C's allocator
-/// holds free.
+/// Gives the kernel back what is resident of the program's and its libraries' files and unchanged.
 /// What is used again is mapped again from the page cache. Returns the bytes of address space that were given back.
 ///
 /// # Errors
@@ -69,12 +76,42 @@ pub fn release_unused() -> io::Result<usize> {
         }
         released += length;
     }
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes the allocator's own locks and touches nothing that is in use.
-    unsafe {
-        libc::malloc_trim(0)
-    };
     Ok(released)
+}
+
+/// Gives the kernel back what the program's allocator holds free for this thread. Each thread has memory of its own, in which
+/// nothing is given back while the thread rests: it does so before.
+pub fn give_back_free() {
+    // SAFETY: takes the allocator's own locks and touches nothing that is in use; where another allocator serves the program
+    // there is nothing to give back.
+    unsafe { mi_collect(true) }
+}
+
+/// Bytes of files that are resident in this process: the program and its libraries.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn resident_of_files() -> io::Result<usize> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:"));
+    let kilobytes = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<usize>().ok());
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "/proc/self/status has no RssFile");
+    Ok(kilobytes.ok_or_else(missing)? << 10)
+}
+
+/// Processor time that this process has used.
+pub fn processor_time() -> Duration {
+    let mut told = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel fills the structure in; it knows this clock since 2.6.12, and where it does not the time is zero.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut told) };
+    debug_assert_eq!(done, 0);
+    Duration::new(
+        told.tv_sec.unsigned_abs(),
+        u32::try_from(told.tv_nsec).unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -110,19 +147,13 @@ Anonymous:             4 kB
         );
     }
 
-    /// Kilobytes resident of the program's file.
-    fn resident_of_files() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|l| l.starts_with("RssFile:")).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
     #[test]
     fn pages_are_given_back_and_come_again() {
-        let before = resident_of_files();
+        let before = resident_of_files().unwrap();
         let released = release_unused().unwrap();
-        let after = resident_of_files();
+        let after = resident_of_files().unwrap();
         assert!(released > 0 && after < before, "{released}: {before} -> {after}");
+        assert!(processor_time() > Duration::ZERO);
         // The program goes on: what it needs is mapped anew.
         assert_eq!(mappings(SMAPS).len(), 3);
     }

@@ -36,10 +36,12 @@ use crate::pods::{processors, source};
 use crate::podspec::runtime_config::{NodeSide, Resolver};
 use crate::podspec::security;
 use crate::pressure::PressureCell;
+use crate::probes::AllProbed;
 use crate::register::{StatusWriter, register};
 use crate::repeated::Repeated;
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
+use crate::tally::Tally;
 use crate::verdicts::Verdicts;
 use crate::{
     eviction, identity, images, lease, logs, network, node_cgroups, node_view, reserve, server, shutdown,
@@ -112,6 +114,7 @@ pub async fn run(settings: Settings, clock: SharedClock, stop: CancellationToken
                 access: shared.settings.access.clone(),
                 store: identity::Store::new(shared.settings.dirs.certificates()),
                 rotate: shared.settings.kubelet.rotate_certificates,
+                tally: shared.tally.clone(),
             };
             parts.spawn(identity::keep(joining, slot, clock.clone()));
         }
@@ -195,13 +198,15 @@ fn share(settings: Settings, api: ApiHandle, clock: SharedClock) -> Result<Share
         pulls: kubelet.parallel_pulls().map(tokio::sync::Semaphore::new),
         allocations: Allocations::new(&settings.dirs.root),
         numa,
-        cri: Cri::new(&kubelet.container_runtime_endpoint)?,
+        cri: Cri::new(&kubelet.container_runtime_endpoint)?.counted(clock.clone()),
+        tally: Arc::new(Tally::new(clock.clone())),
         health: RuntimeHealth::new(clock.clone()),
         status_wanted: Notify::new(),
         events: Events::default(),
         fetch: Fetcher::new(api.clone(), clock.clone()),
         node_side: node_side(&settings, &facts),
         verdicts: Verdicts::default(),
+        probed: AllProbed::default(),
         pressure: PressureCell::default(),
         own_node: OwnNode::default(),
         cpus,

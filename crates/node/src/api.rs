@@ -1,13 +1,16 @@
 //! The agent's way to its API server: one current client that changes when the certificate does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use kube::client::Client;
+use kube::client::{Client, ClientBuilder};
 use kube::config::{AuthInfo, Config};
 use tokio::sync::watch;
 
+use crate::api_calls::Counted;
 use crate::config::NodeConfig;
+use crate::tally::Tally;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,41 @@ pub fn bundle(pem: &str) -> Vec<Vec<u8>> {
 /// # Errors
 /// When the join file's addresses or certificates cannot be used; an unreachable server is no error here.
 pub async fn connect(join: &NodeConfig, credentials: &Credentials) -> Result<Client, ApiError> {
+    let config = configure(join, credentials).await?;
+    let server = config.cluster_url.to_string();
+    Client::try_from(config).map_err(refused(server))
+}
+
+/// The same, with every request counted.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_counted(
+    join: &NodeConfig,
+    credentials: &Credentials,
+    tally: &Arc<Tally>,
+) -> Result<Client, ApiError> {
+    let config = configure(join, credentials).await?;
+    let server = config.cluster_url.to_string();
+    let host = config.cluster_url.authority();
+    let host = host.map_or_else(String::new, ToString::to_string);
+    let counted = tower::layer::layer_fn(|inner| Counted {
+        inner,
+        tally: tally.clone(),
+        host: host.clone(),
+    });
+    let builder = ClientBuilder::try_from(config).map_err(refused(server))?;
+    Ok(builder.with_layer(&counted).build())
+}
+
+fn refused(server: String) -> impl FnOnce(kube::Error) -> ApiError {
+    move |source| ApiError::Client {
+        server,
+        source: Box::new(source),
+    }
+}
+
+async fn configure(join: &NodeConfig, credentials: &Credentials) -> Result<Config, ApiError> {
     use base64::Engine;
     let server = reachable(&join.api_servers).await.ok_or(ApiError::NoServer)?;
     let url: Uri = server
@@ -145,8 +183,5 @@ pub async fn connect(join: &NodeConfig, credentials: &Credentials) -> Result<Cli
             ..Default::default()
         },
     };
-    Client::try_from(config).map_err(|source| ApiError::Client {
-        server: server.clone(),
-        source: Box::new(source),
-    })
+    Ok(config)
 }

@@ -21,8 +21,10 @@ use crate::pods::allocations::Allocations;
 use crate::pods::turn::Turns;
 use crate::podspec::runtime_config::NodeSide;
 use crate::pressure::PressureCell;
+use crate::probes::AllProbed;
 use crate::runtime_health::RuntimeHealth;
 use crate::settings::Settings;
+use crate::tally::Tally;
 use crate::verdicts::Verdicts;
 
 /// What every part of the agent shares.
@@ -49,6 +51,10 @@ pub struct Shared {
     pub cgroups: Option<CgroupTree>,
     /// What goes from the node into every sandbox and container.
     pub node_side: NodeSide,
+    /// What the agent counts of its own work.
+    pub tally: Arc<Tally>,
+    /// How often probes ended how.
+    pub probed: AllProbed,
     /// What probes found.
     pub verdicts: Verdicts,
     /// What the node lacks.

@@ -11,6 +11,8 @@ pub struct Filesystem {
     pub capacity_bytes: u64,
     /// Bytes that are free for everyone.
     pub available_bytes: u64,
+    /// Bytes in use; with the available ones less than all where some are kept for root.
+    pub used_bytes: u64,
     /// All inodes.
     pub inodes: u64,
     /// Free inodes.
@@ -25,6 +27,7 @@ pub fn filesystem(path: &Path) -> Option<Filesystem> {
         device: std::fs::metadata(path).ok()?.dev(),
         capacity_bytes: stat.f_blocks * stat.f_frsize,
         available_bytes: stat.f_bavail * stat.f_frsize,
+        used_bytes: stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize,
         inodes: stat.f_files,
         inodes_free: stat.f_ffree,
     })

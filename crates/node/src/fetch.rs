@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{
     ConfigMap, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Service,
@@ -105,6 +105,9 @@ pub fn has_changing_content(spec: &PodSpec) -> bool {
     })
 }
 
+/// A request under way. Boxed, since one takes kilobytes: what may ask keeps no room for it when it does not.
+type Asked<'a, T> = BoxFuture<'a, Result<T, kube::Error>>;
+
 struct Kept<T> {
     at: Duration,
     value: Option<T>,
@@ -161,11 +164,10 @@ impl Fetcher {
     }
 
     /// Answers from what is kept while fresh; else asks, and falls back to what was kept when asking fails.
-    async fn cached<K, T, F>(&self, cache: &Cache<K, T>, key: K, ask: F) -> Option<T>
+    async fn cached<K, T>(&self, cache: &Cache<K, T>, key: K, ask: Asked<'_, Option<T>>) -> Option<T>
     where
         K: std::hash::Hash + Eq,
         T: Clone,
-        F: Future<Output = Result<Option<T>, kube::Error>>,
     {
         let fresh = || {
             let cache = cache.lock();
@@ -211,21 +213,21 @@ impl Fetcher {
     async fn config_map(&self, client: &kube::Client, namespace: &str, name: &str) -> Option<MapData> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let key = (namespace.to_owned(), name.to_owned());
-        let ask = async {
+        let ask = Box::pin(async {
             let found = api.get_opt(name).await?;
             Ok(found.map(|m| {
                 let binary = m.binary_data.unwrap_or_default();
                 let binary = binary.into_iter().map(|(k, v)| (k, v.0)).collect();
                 (m.data.unwrap_or_default(), binary)
             }))
-        };
+        });
         self.cached(&self.config_maps, key, ask).await
     }
 
     /// The runtime's handler of a RuntimeClass; `None`: there is no such class, or nobody can tell.
     pub async fn runtime_handler(&self, class: &str) -> Option<String> {
         let api: Api<RuntimeClass> = Api::all(self.api.client()?);
-        let ask = async { Ok(api.get_opt(class).await?.map(|found| found.handler)) };
+        let ask = Box::pin(async { Ok(api.get_opt(class).await?.map(|found| found.handler)) });
         self.cached(&self.handlers, class.to_owned(), ask).await
     }
 
@@ -234,7 +236,7 @@ impl Fetcher {
         let client = self.api.client()?;
         let api: Api<Secret> = Api::namespaced(client, namespace);
         let key = (namespace.to_owned(), name.to_owned());
-        let ask = async {
+        let ask = Box::pin(async {
             let found = api.get_opt(name).await?;
             Ok(found.map(|s| {
                 s.data
@@ -243,18 +245,18 @@ impl Fetcher {
                     .map(|(k, v)| (k, v.0))
                     .collect()
             }))
-        };
+        });
         self.cached(&self.secrets, key, ask).await
     }
 
     async fn services(&self, client: &kube::Client, namespace: &str) -> BTreeMap<String, String> {
         let api: Api<Service> = Api::namespaced(client.clone(), namespace);
-        let ask = async {
+        let ask = Box::pin(async {
             let list = api.list(&ListParams::default()).await?;
             Ok(Some(
                 list.items.iter().flat_map(variables).collect::<BTreeMap<_, _>>(),
             ))
-        };
+        });
         self.cached(&self.services, namespace.to_owned(), ask)
             .await
             .unwrap_or_default()
@@ -267,7 +269,7 @@ impl Fetcher {
         {
             return Some(token.text.clone());
         }
-        let status = match self.ask(request_token(client, pod, key)).await {
+        let status = match self.ask(Box::pin(request_token(client, pod, key))).await {
             Some(Ok(request)) => request.status?,
             failed => {
                 if let Some(Err(error)) = failed
@@ -319,7 +321,7 @@ impl Fetcher {
             wanted
                 .claims
                 .iter()
-                .map(|name| async { (name.clone(), claimed(&client, namespace, name).await) }),
+                .map(|name| Box::pin(async { (name.clone(), claimed(&client, namespace, name).await) })),
         );
         let services = self.service_variables(&client, spec, namespace);
         let (config_maps, secrets, tokens, claims, services) =

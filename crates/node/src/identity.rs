@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,9 +16,10 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use ring::digest::{SHA256, digest};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::api::{ApiError, ApiSlot, Credentials, connect};
+use crate::api::{ApiError, ApiSlot, Credentials, connect_counted};
 use crate::config::NodeConfig;
 use crate::settings::Access;
+use crate::tally::Tally;
 
 /// How long to wait between the first looks at the request.
 const POLL: Duration = Duration::from_millis(500);
@@ -395,6 +397,8 @@ pub struct Joining {
     pub store: Store,
     /// Whether it is renewed before it expires.
     pub rotate: bool,
+    /// Counts failures.
+    pub tally: Arc<Tally>,
 }
 
 /// With what the node shows who it is.
@@ -432,7 +436,7 @@ impl Joining {
         }
         let token = || Credentials::Token(self.join.bootstrap_token.clone());
         let first = self.access.first.clone().unwrap_or_else(token);
-        let client = connect(&self.join, &first).await?;
+        let client = connect_counted(&self.join, &first, &self.tally).await?;
         let held = self.renew(&client).await?;
         self.leave_kubeconfig()?;
         Ok(Shown::Certificate(held))
@@ -463,6 +467,7 @@ pub async fn keep(joining: Joining, slot: ApiSlot, clock: SharedClock) {
         let shown = match joining.once(&clock).await {
             Ok(shown) => shown,
             Err(error) => {
+                joining.tally.client_renewals_failed.count([]);
                 tracing::warn!(
                     error = mainstay_base::error::chain(&error),
                     "could not join the cluster yet"
@@ -473,7 +478,7 @@ pub async fn keep(joining: Joining, slot: ApiSlot, clock: SharedClock) {
             }
         };
         failures = 0;
-        let client = match connect(&joining.join, &shown.credentials()).await {
+        let client = match connect_counted(&joining.join, &shown.credentials(), &joining.tally).await {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(
@@ -494,6 +499,7 @@ pub async fn keep(joining: Joining, slot: ApiSlot, clock: SharedClock) {
         };
         wait_until(until, &clock).await;
         if let Err(error) = joining.renew(&client).await {
+            joining.tally.client_renewals_failed.count([]);
             tracing::warn!(
                 error = mainstay_base::error::chain(&error),
                 "could not renew the certificate"

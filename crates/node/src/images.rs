@@ -164,6 +164,7 @@ pub async fn remove_unused(shared: &Shared) -> u64 {
     let mut freed = 0;
     for image in unused(shared).await {
         if shared.cri.remove_image(&image.id).await.is_ok() {
+            shared.tally.images_removed.count(["space".into()]);
             freed += image.size;
         }
     }
@@ -210,12 +211,13 @@ pub async fn keep(shared: Arc<Shared>) {
             kubelet.image_maximum_gc_age,
         );
         for image in old {
-            if let Err(error) = shared.cri.remove_image(&image.id).await {
-                tracing::warn!(
+            match shared.cri.remove_image(&image.id).await {
+                Ok(()) => shared.tally.images_removed.count(["age".into()]),
+                Err(error) => tracing::warn!(
                     image = image.id,
                     error = error.message(),
                     "could not remove an old image"
-                );
+                ),
             }
         }
         let Some(fs) = filesystem(&shared).await else {
@@ -229,6 +231,7 @@ pub async fn keep(shared: Arc<Shared>) {
         let mut freed = 0;
         for image in chosen {
             if shared.cri.remove_image(&image.id).await.is_ok() {
+                shared.tally.images_removed.count(["space".into()]);
                 freed += image.size;
             }
         }

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod agent;
 pub mod api;
+mod api_calls;
 pub mod cgroups;
 pub mod context;
 pub mod cpus;
@@ -27,6 +28,7 @@ pub mod runtime_health;
 pub mod server;
 pub mod settings;
 pub mod shutdown;
+pub mod tally;
 pub mod usage;
 pub mod verdicts;
 pub mod volumes;

@@ -67,6 +67,11 @@ impl RuntimeHealth {
         *self.listed_at.lock() = Some(self.clock.monotonic());
     }
 
+    /// When all pods were last listed, on the clock of [`Clock::monotonic`](mainstay_base::clock::Clock::monotonic).
+    pub fn listed_at(&self) -> Option<Duration> {
+        *self.listed_at.lock()
+    }
+
     /// What is known, with a stalled listing as one more error.
     pub fn known(&self) -> Known {
         let mut known = self.known.lock().clone();

@@ -1,7 +1,7 @@
 //! The whole account of a cgroup, for series of metrics: what it used, how often it was held back, what it may use.
 
-use super::CgroupTree;
 use super::usage::keyed;
+use super::{CgroupTree, Usage};
 
 /// Nanoseconds of one tick of v1's `cpuacct.stat`, which counts in hundredths of a second.
 const TICK: u64 = 10_000_000;
@@ -11,18 +11,14 @@ const NO_LIMIT: u64 = i64::MAX as u64 / 4096 * 4096;
 /// What one cgroup used since it was made, and what it uses now. Absent where the kernel does not say it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Processor time, nanoseconds: all, in programs, in the kernel.
-    pub cpu: [u64; 3],
+    /// Processor time, memory and tasks.
+    pub usage: Usage,
+    /// Processor time in programs and in the kernel, nanoseconds.
+    pub cpu: [u64; 2],
     /// Periods of the CPU limit that passed, those in which it was reached, and nanoseconds waited for it.
     pub throttled: [u64; 3],
-    /// Memory in use, bytes.
-    pub memory: u64,
-    /// Without inactive page cache, bytes.
-    pub working_set: u64,
     /// The most that was in use, bytes.
     pub peak: Option<u64>,
-    /// Anonymous memory, bytes.
-    pub rss: u64,
     /// Page cache, bytes.
     pub cache: u64,
     /// Files mapped into memory, bytes.
@@ -35,8 +31,6 @@ pub struct Account {
     pub oom_kills: u64,
     /// Page faults, and those that had to read a file.
     pub faults: [u64; 2],
-    /// Processes and threads.
-    pub threads: u64,
     /// The memory limit, bytes; `None`: none.
     pub memory_limit: Option<u64>,
     /// The CPU limit: microseconds of each period, and the period; `None`: none.
@@ -88,37 +82,27 @@ impl CgroupTree {
     fn account_v1(&self, path: &str) -> Option<Account> {
         let read = |controller: &str, file: &str| self.read(path, controller, file).unwrap_or_default();
         let number = |controller: &str, file: &str| self.number(path, controller, file);
-        let memory = number("memory", "memory.usage_in_bytes")?;
-        let (stat, cpu, times) = (
-            read("memory", "memory.stat"),
-            read("cpu", "cpu.stat"),
-            read("cpuacct", "cpuacct.stat"),
-        );
+        let files = self.stats(path)?;
+        let stat = &files.memory;
+        let (cpu, times) = (read("cpu", "cpu.stat"), read("cpuacct", "cpuacct.stat"));
         let of = |text: &str, key: &str| keyed(text, key).unwrap_or(0);
         let quota = self.read(path, "cpu", "cpu.cfs_quota_us");
         let quota = quota.and_then(|text| text.trim().parse::<u64>().ok());
         Some(Account {
-            cpu: [
-                number("cpuacct", "cpuacct.usage").unwrap_or(0),
-                of(&times, "user") * TICK,
-                of(&times, "system") * TICK,
-            ],
+            usage: files.usage(false)?,
+            cpu: ["user", "system"].map(|key| of(&times, key) * TICK),
             throttled: [
                 of(&cpu, "nr_periods"),
                 of(&cpu, "nr_throttled"),
                 of(&cpu, "throttled_time"),
             ],
-            memory,
-            working_set: memory.saturating_sub(of(&stat, "total_inactive_file")),
             peak: number("memory", "memory.max_usage_in_bytes"),
-            rss: of(&stat, "total_rss"),
-            cache: of(&stat, "total_cache"),
-            mapped: of(&stat, "total_mapped_file"),
-            swap: keyed(&stat, "total_swap"),
+            cache: of(stat, "total_cache"),
+            mapped: of(stat, "total_mapped_file"),
+            swap: keyed(stat, "total_swap"),
             limit_hits: number("memory", "memory.failcnt").unwrap_or(0),
             oom_kills: of(&read("memory", "memory.oom_control"), "oom_kill"),
-            faults: [of(&stat, "total_pgfault"), of(&stat, "total_pgmajfault")],
-            threads: number("pids", "pids.current").unwrap_or(0),
+            faults: ["total_pgfault", "total_pgmajfault"].map(|key| of(stat, key)),
             memory_limit: number("memory", "memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT),
             cpu_limit: quota.zip(number("cpu", "cpu.cfs_period_us")),
             io: io_v1(
@@ -133,30 +117,25 @@ impl CgroupTree {
         let read = |file: &str| self.read(path, "", file).unwrap_or_default();
         let number = |file: &str| self.number(path, "", file);
         let of = |text: &str, key: &str| keyed(text, key).unwrap_or(0);
-        let stat = self.read(path, "", "memory.stat")?;
-        let (cpu, events, limit) = (read("cpu.stat"), read("memory.events"), read("cpu.max"));
-        // The root cgroup has no memory.current.
-        let whole = || of(&stat, "anon") + of(&stat, "file");
-        let memory = number("memory.current").unwrap_or_else(whole);
+        let files = self.stats(path)?;
+        let (stat, cpu) = (&files.memory, &files.cpu);
+        let (events, limit) = (read("memory.events"), read("cpu.max"));
         let mut limit = limit.split_whitespace().map(|word| word.parse::<u64>().ok());
         Some(Account {
-            cpu: ["usage_usec", "user_usec", "system_usec"].map(|key| of(&cpu, key) * 1_000),
+            usage: files.usage(true)?,
+            cpu: ["user_usec", "system_usec"].map(|key| of(cpu, key) * 1_000),
             throttled: [
-                of(&cpu, "nr_periods"),
-                of(&cpu, "nr_throttled"),
-                of(&cpu, "throttled_usec") * 1_000,
+                of(cpu, "nr_periods"),
+                of(cpu, "nr_throttled"),
+                of(cpu, "throttled_usec") * 1_000,
             ],
-            memory,
-            working_set: memory.saturating_sub(of(&stat, "inactive_file")),
             peak: number("memory.peak"),
-            rss: of(&stat, "anon"),
-            cache: of(&stat, "file"),
-            mapped: of(&stat, "file_mapped"),
+            cache: of(stat, "file"),
+            mapped: of(stat, "file_mapped"),
             swap: number("memory.swap.current"),
             limit_hits: of(&events, "max"),
             oom_kills: of(&events, "oom_kill"),
-            faults: [of(&stat, "pgfault"), of(&stat, "pgmajfault")],
-            threads: number("pids.current").unwrap_or(0),
+            faults: ["pgfault", "pgmajfault"].map(|key| of(stat, key)),
             memory_limit: number("memory.max"),
             cpu_limit: limit.next().flatten().zip(limit.next().flatten()),
             io: io_v2(&read("io.stat")),
@@ -294,24 +273,29 @@ mod tests {
             ),
         ]);
         let account = tree.account("/a").expect("there");
-        assert_eq!(account.cpu, [123_456_789, 50_000_000, 70_000_000]);
+        let usage = Usage {
+            cpu_nanos: 123_456_789,
+            memory_bytes: 5_000,
+            working_set_bytes: 4_000,
+            rss_bytes: 3_000,
+            pids: 6,
+        };
+        assert_eq!((account.usage, tree.usage("/a")), (usage, Some(usage)));
+        assert_eq!(account.cpu, [50_000_000, 70_000_000]);
         assert_eq!(
             (account.throttled, account.cpu_limit),
             ([10, 4, 99], Some((50_000, 100_000)))
         );
         assert_eq!(
-            (account.memory, account.working_set, account.peak),
-            (5_000, 4_000, Some(6_000))
+            (account.peak, account.cache, account.mapped, account.swap),
+            (Some(6_000), 2_000, 10, Some(0))
         );
-        assert_eq!(
-            (account.rss, account.cache, account.mapped, account.swap),
-            (3_000, 2_000, 10, Some(0))
-        );
+        assert_eq!(tree.swap("/a"), Some((0, None)));
         assert_eq!(
             (account.limit_hits, account.oom_kills, account.faults),
             (3, 2, [7, 1])
         );
-        assert_eq!((account.threads, account.memory_limit), (6, None));
+        assert_eq!(account.memory_limit, None);
         let io = Io {
             device: "8:0".into(),
             bytes: [4_096, 512],
@@ -329,6 +313,7 @@ mod tests {
             ("a/memory.current", "5000\n"),
             ("a/memory.max", "max\n"),
             ("a/memory.swap.current", "12\n"),
+            ("a/memory.swap.max", "64\n"),
             ("a/memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\n"),
             (
                 "a/memory.stat",
@@ -351,14 +336,17 @@ mod tests {
             ),
         ]);
         let account = tree.account("/a").expect("there");
-        assert_eq!(
-            (account.cpu, account.throttled),
-            ([12_000, 5_000, 7_000], [10, 4, 9_000])
-        );
-        assert_eq!(
-            (account.working_set, account.swap, account.memory_limit),
-            (4_000, Some(12), None)
-        );
+        assert_eq!((account.cpu, account.throttled), ([5_000, 7_000], [10, 4, 9_000]));
+        let usage = Usage {
+            cpu_nanos: 12_000,
+            memory_bytes: 5_000,
+            working_set_bytes: 4_000,
+            rss_bytes: 3_000,
+            pids: 6,
+        };
+        assert_eq!((account.usage, tree.usage("/a")), (usage, Some(usage)));
+        assert_eq!((account.swap, account.memory_limit), (Some(12), None));
+        assert_eq!(tree.swap("/a"), Some((12, Some(64))));
         assert_eq!((account.limit_hits, account.oom_kills), (3, 2));
         assert_eq!(account.cpu_limit, Some((50_000, 100_000)));
         assert_eq!(account.io[0].bytes, [4_096, 512]);

@@ -30,9 +30,20 @@ impl CgroupTree {
 
     /// Reads the usage of a cgroup (`/` for the whole machine); `None` when it is not there.
     pub fn usage(&self, path: &str) -> Option<Usage> {
+        self.stats(path)?.usage(self.v2)
+    }
+
+    /// Swap in use, and how much may be, where a limit is told: v1 limits it only together with memory.
+    pub fn swap(&self, path: &str) -> Option<(u64, Option<u64>)> {
         match self.v2 {
-            true => self.usage_v2(path),
-            false => self.usage_v1(path),
+            true => {
+                let used = self.number(path, "", "memory.swap.current")?;
+                Some((used, self.number(path, "", "memory.swap.max")))
+            }
+            false => {
+                let stat = self.read(path, "memory", "memory.stat")?;
+                Some((keyed(&stat, "total_swap")?, None))
+            }
         }
     }
 
@@ -54,33 +65,55 @@ impl CgroupTree {
         Some(format!("{pod}/{}", named.to_string_lossy()))
     }
 
-    fn usage_v1(&self, path: &str) -> Option<Usage> {
-        let memory_bytes = self.number(path, "memory", "memory.usage_in_bytes")?;
-        let stat = self.read(path, "memory", "memory.stat").unwrap_or_default();
-        let inactive = keyed(&stat, "total_inactive_file").unwrap_or(0);
-        Some(Usage {
-            cpu_nanos: self.number(path, "cpuacct", "cpuacct.usage").unwrap_or(0),
-            memory_bytes,
-            working_set_bytes: memory_bytes.saturating_sub(inactive),
-            rss_bytes: keyed(&stat, "total_rss").unwrap_or(0),
-            pids: self.number(path, "pids", "pids.current").unwrap_or(0),
-        })
+    /// The files that a usage is read from; `None` when the cgroup is not there.
+    pub(super) fn stats(&self, path: &str) -> Option<Stats> {
+        match self.v2 {
+            true => Some(Stats {
+                in_use: self.number(path, "", "memory.current"),
+                memory: self.read(path, "", "memory.stat")?,
+                cpu: self.read(path, "", "cpu.stat").unwrap_or_default(),
+                pids: self.number(path, "", "pids.current"),
+            }),
+            false => Some(Stats {
+                in_use: Some(self.number(path, "memory", "memory.usage_in_bytes")?),
+                memory: self.read(path, "memory", "memory.stat").unwrap_or_default(),
+                cpu: self.read(path, "cpuacct", "cpuacct.usage").unwrap_or_default(),
+                pids: self.number(path, "pids", "pids.current"),
+            }),
+        }
     }
+}
 
-    fn usage_v2(&self, path: &str) -> Option<Usage> {
-        let stat = self.read(path, "", "memory.stat")?;
-        let memory_bytes = self.number(path, "", "memory.current").or_else(|| {
-            // The root cgroup has no memory.current.
-            Some(keyed(&stat, "anon")? + keyed(&stat, "file")?)
-        })?;
-        let cpu = self.read(path, "", "cpu.stat").unwrap_or_default();
-        let inactive = keyed(&stat, "inactive_file").unwrap_or(0);
+/// Files of a cgroup as they were read.
+pub(super) struct Stats {
+    in_use: Option<u64>,
+    /// `memory.stat`.
+    pub(super) memory: String,
+    /// `cpu.stat` of v2, `cpuacct.usage` of v1.
+    pub(super) cpu: String,
+    pids: Option<u64>,
+}
+
+impl Stats {
+    /// What they say of either version.
+    pub(super) fn usage(&self, v2: bool) -> Option<Usage> {
+        let of = |key: &str| keyed(&self.memory, key);
+        // The root cgroup of v2 has no memory.current.
+        let memory_bytes = self.in_use.or_else(|| Some(of("anon")? + of("file")?))?;
+        let (anonymous, inactive) = match v2 {
+            true => ("anon", "inactive_file"),
+            false => ("total_rss", "total_inactive_file"),
+        };
+        let cpu_nanos = match v2 {
+            true => keyed(&self.cpu, "usage_usec").map(|micros| micros * 1_000),
+            false => self.cpu.trim().parse().ok(),
+        };
         Some(Usage {
-            cpu_nanos: keyed(&cpu, "usage_usec").unwrap_or(0) * 1000,
+            cpu_nanos: cpu_nanos.unwrap_or(0),
             memory_bytes,
-            working_set_bytes: memory_bytes.saturating_sub(inactive),
-            rss_bytes: keyed(&stat, "anon").unwrap_or(0),
-            pids: self.number(path, "", "pids.current").unwrap_or(0),
+            working_set_bytes: memory_bytes.saturating_sub(of(inactive).unwrap_or(0)),
+            rss_bytes: of(anonymous).unwrap_or(0),
+            pids: self.pids.unwrap_or(0),
         })
     }
 }

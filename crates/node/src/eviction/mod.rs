@@ -408,6 +408,7 @@ impl Machine for LiveNode {
         let Some(pod) = active.iter().find(|p| podspec::uid(p) == eviction.uid) else {
             return false;
         };
+        shared.tally.evictions.count([eviction.signal.into()]);
         tracing::info!(
             pod = podspec::name(pod),
             namespace = podspec::namespace(pod),

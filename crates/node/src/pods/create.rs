@@ -11,7 +11,7 @@ use mainstay_control::events::EventKind;
 use super::images::{self, PullBackoff, Waiting};
 use super::turn::Turn;
 use crate::context::Shared;
-use crate::cri::runtime_v1 as v1;
+use crate::cri::{CriError, runtime_v1 as v1};
 use crate::devices::{self, api::DeviceSpec};
 use crate::plan::{ContainerView, PodView, SandboxView};
 use crate::podspec::{self, env, runtime_config, security};
@@ -46,7 +46,11 @@ pub fn make_cgroup(shared: &Shared, pod: &Pod) -> Result<String, String> {
         return Ok(String::new());
     };
     let class = qos::class(pod);
-    tree.ensure_pod(class, podspec::uid(pod), &pod_limits(shared, pod))
+    let limits = pod_limits(shared, pod);
+    let make = || tree.ensure_pod(class, podspec::uid(pod), &limits);
+    shared
+        .tally
+        .of_cgroup("create", make)
         .map_err(|e| mainstay_base::error::chain(&e))?;
     Ok(tree.runtime_parent(class, podspec::uid(pod)))
 }
@@ -68,19 +72,22 @@ pub async fn make_sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> Result<Sa
     if let Err(error) = std::fs::create_dir_all(&config.log_directory) {
         return Err(format!("failed to make {}: {error}", config.log_directory));
     }
+    shared.tally.pods.count([]);
     let made = async {
         let request = v1::RunPodSandboxRequest {
             config: Some(config),
             runtime_handler: runtime_handler(shared, pod).await?,
         };
-        let made = shared.cri.run_sandbox(request).await;
-        let id = made.map_err(|error| error.message())?.pod_sandbox_id;
+        let id = run_sandbox(shared, request)
+            .await
+            .map_err(|error| error.message())?;
         let status = shared.cri.sandbox_status(&id).await;
         status.map_err(|error| error.message())
     };
     match made.await {
         Ok(status) => Ok(super::observe::sandbox_view(status)),
         Err(why) => {
+            shared.tally.pods_failed.count([]);
             shared.events.pod(
                 pod,
                 EventKind::Warning,
@@ -90,6 +97,17 @@ pub async fn make_sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> Result<Sa
             Err(why)
         }
     }
+}
+
+async fn run_sandbox(shared: &Shared, request: v1::RunPodSandboxRequest) -> Result<String, CriError> {
+    let (tally, handler) = (&shared.tally, request.runtime_handler.clone());
+    let begun = tally.now();
+    let made = shared.cri.run_sandbox(request).await;
+    if made.is_err() {
+        tally.sandboxes_failed.count([handler.clone().into()]);
+    }
+    tally.sandboxes.observe([handler.into()], tally.since(begun));
+    Ok(made?.pod_sandbox_id)
 }
 
 /// The runtime's handler of the pod's runtime class; empty: the usual one.

@@ -99,6 +99,8 @@ pub async fn ensure(
     match pulled {
         Ok(found) => {
             let now = shared.clock.monotonic();
+            let class = crate::tally::size_class(found.size);
+            shared.tally.pulls.observe([class], now.saturating_sub(asked));
             let took = crate::config::duration::format(now.saturating_sub(started));
             let whole = crate::config::duration::format(now.saturating_sub(asked));
             let size = found.size;

@@ -35,6 +35,8 @@ pub enum End {
 pub(super) struct Order {
     pub(super) pod: Arc<Pod>,
     pub(super) end: Option<End>,
+    /// Grows with each version of the pod that says something new.
+    pub(super) version: u64,
 }
 
 /// What a worker is told; written by the manager.
@@ -52,7 +54,7 @@ impl Inbox {
     pub fn new(pod: Arc<Pod>) -> Self {
         let end = end_of(&pod);
         Inbox {
-            order: Mutex::new(Order { pod, end }),
+            order: Mutex::new(Order { pod, end, version: 0 }),
             wake: Arc::new(Notify::new()),
             ending: Notify::new(),
             finished: watch::Sender::new(false),
@@ -88,6 +90,7 @@ impl Inbox {
         if is_echo {
             return;
         }
+        order.version += 1;
         if end.is_some() && !matches!(order.end, Some(End::Gone | End::Deleted)) {
             order.end = end;
             self.ending.notify_one();

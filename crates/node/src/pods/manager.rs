@@ -44,8 +44,8 @@ impl Manager {
     /// Makes a manager without pods.
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Manager {
+            queue: Arc::new(StatusQueue::new(shared.tally.clone())),
             shared,
-            queue: Arc::default(),
             entries: Mutex::default(),
             api_synced: AtomicBool::new(false),
             files_read: AtomicBool::new(false),
@@ -119,12 +119,7 @@ impl Manager {
             self.preempt(victim);
         }
         let worker = Worker::new(self.shared.clone(), self.queue.clone(), inbox.clone());
-        let task = tokio::spawn(async move {
-            for victim in after {
-                victim.has_ended().await;
-            }
-            worker.run().await;
-        });
+        let task = tokio::spawn(worker.run(after));
         let entry = Entry { inbox, task, refused };
         entries.insert(uid, entry);
         drop(entries);
@@ -204,6 +199,10 @@ impl Manager {
     fn refuse(&self, inbox: &Inbox, refusal: &Refusal) {
         let message = refusal.message.clone();
         self.shared
+            .tally
+            .refused
+            .count([crate::tally::refusal(&refusal.reason)]);
+        self.shared
             .events
             .pod(&inbox.pod(), EventKind::Warning, &refusal.reason, message);
         inbox.end(End::Failed {
@@ -258,7 +257,7 @@ impl Manager {
         if *held == tiers {
             return;
         }
-        match tree.set_tiers(&tiers) {
+        match self.shared.tally.of_cgroup("update", || tree.set_tiers(&tiers)) {
             Ok(()) => *held = tiers,
             Err(error) => {
                 let error = mainstay_base::error::chain(&error);
@@ -378,13 +377,17 @@ impl Manager {
         if let Some(tree) = &self.shared.cgroups {
             for (class, uid) in tree.pods() {
                 if !known.contains(&uid) {
-                    tree.remove_pod(class, &uid);
+                    let remove = || tree.remove_pod(class, &uid);
+                    self.shared.tally.of_cgroup("destroy", remove);
                 }
             }
         }
         for uid in uids.filter(|uid| !known.contains(*uid)) {
-            if let Err(error) = self.remove_orphan(uid).await {
-                tracing::warn!(uid, error = error.message(), "could not remove an orphaned pod");
+            match self.remove_orphan(uid).await {
+                Ok(()) => self.shared.tally.orphans.count([]),
+                Err(error) => {
+                    tracing::warn!(uid, error = error.message(), "could not remove an orphaned pod");
+                }
             }
         }
     }

@@ -29,7 +29,8 @@ fn set_limits(shared: &Shared, pod: &Pod, limits: &PodCgroup) -> Result<(), Stri
     let Some(tree) = &shared.cgroups else {
         return Ok(());
     };
-    let set = tree.ensure_pod(qos::class(pod), podspec::uid(pod), limits);
+    let set = || tree.ensure_pod(qos::class(pod), podspec::uid(pod), limits);
+    let set = shared.tally.of_cgroup("update", set);
     set.map_err(|error| mainstay_base::error::chain(&error))
 }
 

@@ -75,7 +75,8 @@ fn update(manager: &Arc<Manager>, mut pod: Pod) {
         return;
     }
     pod.metadata.managed_fields = None;
-    manager.update(pod);
+    // A copy: what was parsed has room to grow in every list, and lies among what was needed only to parse it.
+    manager.update(pod.clone());
 }
 
 /// Fills in the requests that follow from limits, as the API server does for its pods: the pod's class depends on them.

@@ -199,7 +199,8 @@ pub fn release(shared: &Shared, pod: &Pod) -> Result<(), String> {
     let uid = podspec::uid(pod);
     crate::volumes::tear_down(&shared.settings.dirs.root, uid).map_err(|e| e.to_string())?;
     if let Some(tree) = &shared.cgroups {
-        tree.remove_pod(crate::qos::class(pod), uid);
+        let remove = || tree.remove_pod(crate::qos::class(pod), uid);
+        shared.tally.of_cgroup("destroy", remove);
     }
     shared.fetch.forget(uid);
     shared.cpus.release(uid);

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::manager::Manager;
+use crate::context::Shared;
 use crate::cri::{Cri, CriError, runtime_v1 as v1};
 use crate::podspec::labels;
 
@@ -103,9 +104,10 @@ async fn list_again_and_again(manager: &Arc<Manager>, told: &Told) {
     let mut seen = Listing::default();
     let mut expected: HashSet<String> = HashSet::new();
     let mut look = FIRST_LOOK;
+    let mut begun = None;
     loop {
         expected.extend(told.ids.lock().drain());
-        match Listing::read(&shared.cri).await {
+        match timed_listing(shared, &mut begun).await {
             Ok(now) => {
                 shared.health.listed();
                 seen.differences(&now).for_each(|uid| manager.wake(uid));
@@ -136,6 +138,18 @@ async fn list_again_and_again(manager: &Arc<Manager>, told: &Told) {
             }
         }
     }
+}
+
+/// Lists everything; `begun` is when that was last begun.
+async fn timed_listing(shared: &Shared, begun: &mut Option<Duration>) -> Result<Listing, CriError> {
+    let tally = &shared.tally;
+    let now = tally.now();
+    if let Some(last) = begun.replace(now) {
+        tally.relist_intervals.observe([], now.saturating_sub(last));
+    }
+    let listed = Listing::read(&shared.cri).await;
+    tally.relists.observe([], tally.since(now));
+    listed
 }
 
 /// What the runtime has.

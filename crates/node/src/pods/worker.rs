@@ -66,16 +66,23 @@ pub struct Worker {
     prober: Prober,
     waiting: HashMap<String, Waiting>,
     messages: HashMap<String, String>,
-    status: Option<PodStatus>,
+    /// Shared with the queue that writes it.
+    status: Option<Arc<PodStatus>>,
     resources_given_back: bool,
     resizing: bool,
     ends_counted: HashMap<String, i64>,
+    /// When the node first saw the pod.
+    seen_at: Duration,
+    /// Of the order that was last acted on.
+    version: Option<u64>,
 }
 
 impl Worker {
     /// Makes a worker.
-    pub fn new(shared: Arc<Shared>, queue: Arc<StatusQueue>, inbox: Arc<Inbox>) -> Self {
-        Worker {
+    pub fn new(shared: Arc<Shared>, queue: Arc<StatusQueue>, inbox: Arc<Inbox>) -> Box<Self> {
+        Box::new(Worker {
+            seen_at: shared.tally.now(),
+            version: None,
             shared,
             queue,
             inbox,
@@ -89,14 +96,21 @@ impl Worker {
             resources_given_back: false,
             resizing: false,
             ends_counted: HashMap::new(),
-        }
+        })
     }
 
-    /// Works until nothing of the pod is left.
-    pub async fn run(mut self) {
+    /// Works until nothing of the pod is left, from when others have ended that make room for it. Boxed: the task of a pod at
+    /// rest is small.
+    pub async fn run(mut self: Box<Self>, after: Vec<Arc<Inbox>>) {
+        for victim in after {
+            victim.has_ended().await;
+        }
         let inbox = self.inbox.clone();
+        let tally = self.shared.tally.clone();
+        tally.worker_starts.observe([], tally.since(self.seen_at));
         loop {
             let order = inbox.order();
+            let (occasion, begun) = (self.occasion(&order), tally.now());
             let next = tokio::select! {
                 biased;
                 // A pod that is to end does not wait for a pull or a start under way.
@@ -104,6 +118,12 @@ impl Worker {
                 // Boxed: a pod at rest does not keep the memory that a step takes.
                 next = Box::pin(self.step(&order)) => next,
             };
+            let occasion = if matches!(next, Next::Finished) {
+                "terminated"
+            } else {
+                occasion
+            };
+            tally.steps.observe([occasion.into()], tally.since(begun));
             let (pause, refresh) = match next {
                 Next::Finished => return,
                 Next::Look(pause) => (pause, false),
@@ -117,6 +137,16 @@ impl Worker {
                 () = tokio::time::sleep(pause) => {}
                 () = self.refresh(), if refresh => {}
             }
+        }
+    }
+
+    /// Why a step is taken, in the kubelet's words.
+    fn occasion(&mut self, order: &Order) -> &'static str {
+        match self.version.replace(order.version) {
+            _ if order.end.is_some() => "kill",
+            None => "create",
+            Some(before) if before != order.version => "update",
+            Some(_) => "sync",
         }
     }
 
@@ -260,7 +290,7 @@ impl Worker {
         view: &PodView,
         ended: bool,
         failure: Option<Failure<'_>>,
-    ) -> PodStatus {
+    ) -> Arc<PodStatus> {
         let allocation = self.shared.allocations.of(podspec::uid(pod));
         let resize = match ended {
             true => Vec::new(),
@@ -273,7 +303,7 @@ impl Worker {
             // Conditions of other writers (readiness gates) come from the API.
             Some(own) => PodStatus {
                 conditions: merged(own, &api_status),
-                ..own.clone()
+                ..PodStatus::clone(own)
             },
             None => api_status,
         };
@@ -292,6 +322,12 @@ impl Worker {
             before: &before,
             now: self.shared.clock.now(),
         });
+        let runs = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+        if runs(&status) && !runs(&before) {
+            let tally = &self.shared.tally;
+            tally.pod_starts.observe([], tally.since(self.seen_at));
+        }
+        let status = Arc::new(status);
         self.status = Some(status.clone());
         status
     }
@@ -301,7 +337,7 @@ impl Worker {
         let Some(spec) = pod.spec.as_ref() else {
             return Next::Rest;
         };
-        let left = grace::time_to_run(pod, self.status.as_ref(), self.shared.clock.now());
+        let left = grace::time_to_run(pod, self.status.as_deref(), self.shared.clock.now());
         if left == Some(Duration::ZERO) && !self.inbox.has_finished() {
             return self.overdue(pod);
         }
@@ -673,6 +709,8 @@ impl Worker {
             pulls: &self.pulls,
             view,
         };
+        let (tally, kind) = (&self.shared.tally, kind_of(pod, &container.name));
+        tally.containers.count([kind.into()]);
         let latest = view.latest(&container.name);
         match context.start(container, next_attempt(latest), turn).await {
             Ok(id) => {
@@ -680,6 +718,7 @@ impl Worker {
                 Some(id)
             }
             Err(why) => {
+                tally.containers_failed.count([why.reason.into(), kind.into()]);
                 self.waiting.insert(container.name.clone(), why);
                 None
             }
@@ -721,6 +760,20 @@ fn find(spec: &PodSpec, name: &str) -> Option<Container> {
     })
 }
 
+/// The kubelet's word for the kind of a container.
+fn kind_of(pod: &Pod, name: &str) -> &'static str {
+    let spec = pod.spec.iter();
+    let mut first = spec.clone().flat_map(|s| s.init_containers.iter().flatten());
+    let mut main = spec.flat_map(|s| &s.containers);
+    if main.any(|c| c.name == name) {
+        "container"
+    } else if first.any(|c| c.name == name) {
+        "init_container"
+    } else {
+        "ephemeral_container"
+    }
+}
+
 /// The containers a plan starts, in order.
 fn chosen(spec: &PodSpec, actions: &Actions) -> Vec<Container> {
     let inits = spec.init_containers.as_deref().unwrap_or_default();
@@ -734,3 +787,6 @@ fn chosen(spec: &PodSpec, actions: &Actions) -> Vec<Container> {
     all.extend(actions.to_start.iter().map(|i| spec.containers[*i].clone()));
     all
 }
+
+#[cfg(test)]
+mod tests;

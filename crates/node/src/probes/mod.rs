@@ -1,6 +1,7 @@
 //! Probes: one task per container and probe, counting results against their thresholds.
 
 pub mod check;
+mod counts;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::context::Shared;
 use crate::plan::ContainerView;
+use crate::podspec;
 use check::{Outcome, Target};
+pub use counts::{AllProbed, Of, ProbeResult, Probed};
 
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +96,15 @@ impl Prober {
         let tasks = probes_of(container)
             .into_iter()
             .map(|(kind, probe)| {
+                let of = Of {
+                    container: container.name.clone(),
+                    namespace: podspec::namespace(pod).to_owned(),
+                    pod: podspec::name(pod).to_owned(),
+                    pod_uid: podspec::uid(pod).to_owned(),
+                    kind: kind.name(),
+                };
                 let task = Task {
+                    probed: shared.probed.add(of),
                     shared: shared.clone(),
                     pod: pod.clone(),
                     container: container.clone(),
@@ -141,6 +152,7 @@ struct Task {
     wake: Arc<Notify>,
     kind: Kind,
     probe: Probe,
+    probed: Arc<Probed>,
 }
 
 impl Task {
@@ -153,7 +165,8 @@ impl Task {
         let mut counter = Counter::default();
         loop {
             if self.is_my_turn() {
-                let done = self.look(&mut counter).await;
+                // Boxed: between two probes its memory is free.
+                let done = Box::pin(self.look(&mut counter)).await;
                 if done {
                     return;
                 }
@@ -190,7 +203,13 @@ impl Task {
             container: &self.container,
             pod_ip: &self.pod_ip,
         };
-        let (good, text) = match check::probe(&target, &self.probe).await {
+        let outcome = check::probe(&target, &self.probe).await;
+        self.probed.count(match outcome {
+            Outcome::Success => ProbeResult::Successful,
+            Outcome::Failure(_) => ProbeResult::Failed,
+            Outcome::Error(_) => ProbeResult::Unknown,
+        });
+        let (good, text) = match outcome {
             Outcome::Success => (true, String::new()),
             Outcome::Failure(text) => (false, text),
             Outcome::Error(text) => {

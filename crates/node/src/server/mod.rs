@@ -4,6 +4,7 @@ pub mod auth;
 pub mod checkpoint;
 pub mod logs;
 pub mod metrics;
+mod rates;
 pub mod serving;
 pub mod stats;
 pub mod stream;
@@ -19,11 +20,13 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use mainstay_base::metrics::{Counters, Label};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::pods::manager::Manager;
 use auth::{Auth, User};
+use rates::Rates;
 
 /// What every handler answers with.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -123,6 +126,8 @@ pub struct Server {
     /// The node's pods.
     pub manager: Arc<Manager>,
     auth: Auth,
+    rates: Arc<Rates>,
+    healthchecks: Counters<3>,
 }
 
 /// Serves for as long as the agent runs. A port that is taken is tried again: the agent lives without it.
@@ -144,6 +149,12 @@ pub async fn run(manager: Arc<Manager>, listener: TcpListener) {
     }
     let server = Arc::new(Server {
         auth: Auth::new(manager.shared()),
+        rates: Arc::default(),
+        healthchecks: Counters::new(
+            "kubernetes_healthchecks_total",
+            "This metric records the results of all healthcheck.",
+            ["name", "status", "type"],
+        ),
         manager,
     });
     loop {
@@ -159,7 +170,8 @@ pub async fn run(manager: Arc<Manager>, listener: TcpListener) {
             let user = auth::user_of_certificate(stream.get_ref().1.peer_certificates());
             let service = hyper::service::service_fn(move |request| {
                 let (server, user) = (server.clone(), user.clone());
-                async move { Ok::<_, std::convert::Infallible>(server.handle(request, user).await) }
+                // Boxed: an idle connection keeps no room for a request.
+                async move { Ok::<_, std::convert::Infallible>(Box::pin(server.handle(request, user)).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -180,8 +192,59 @@ pub async fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind(SocketAddr::new(ip, port)).await
 }
 
+/// What a request is counted by: whether it lasts long, method, first part of the path, server; from what is known only, since
+/// clients choose the rest.
+fn labels_of(method: &Method, path: &str) -> [Label; 4] {
+    const METHODS: [&str; 8] = [
+        "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "TRACE",
+    ];
+    const PATHS: [&str; 17] = [
+        "attach",
+        "checkpoint",
+        "configz",
+        "containerLogs",
+        "exec",
+        "healthz",
+        "metrics",
+        "metrics/cadvisor",
+        "metrics/probes",
+        "metrics/resource",
+        "metrics/slis",
+        "pods",
+        "portForward",
+        "run",
+        "runningpods",
+        "stats",
+        "",
+    ];
+    let known = |names: &[&'static str], name: &str| {
+        let found = names.iter().find(|known| **known == name);
+        found.copied().unwrap_or("other")
+    };
+    let path = path.trim_start_matches('/');
+    let parts = if path.starts_with("metrics/") { 2 } else { 1 };
+    let end = path
+        .match_indices('/')
+        .nth(parts - 1)
+        .map_or(path.len(), |(at, _)| at);
+    let path = known(&PATHS, &path[..end]);
+    let lasts = matches!(path, "attach" | "exec" | "portForward");
+    let method = known(&METHODS, method.as_str());
+    [if lasts { "true" } else { "false" }, method, path, "readwrite"].map(Label::Borrowed)
+}
+
 impl Server {
+    /// Answers, and counts and times that. A stream counts until it begins.
     async fn handle(&self, request: Request<Incoming>, certificate: Option<User>) -> Answer {
+        let tally = &self.manager.shared().tally;
+        let (labels, begun) = (labels_of(request.method(), request.uri().path()), tally.now());
+        let answer = self.answer(request, certificate).await;
+        tally.requests.count(labels.clone());
+        tally.requests_took.observe(labels, tally.since(begun));
+        answer
+    }
+
+    async fn answer(&self, request: Request<Incoming>, certificate: Option<User>) -> Answer {
         let path = request.uri().path().to_owned();
         if path == "/healthz" && request.method() == Method::GET {
             return self.healthz();
@@ -197,7 +260,15 @@ impl Server {
     }
 
     fn healthz(&self) -> Answer {
-        match self.manager.shared().health.known().errors.as_slice() {
+        let known = self.manager.shared().health.known();
+        let status = if known.errors.is_empty() {
+            "success"
+        } else {
+            "error"
+        };
+        self.healthchecks
+            .count([metrics::HEALTH_CHECK.into(), status.into(), "healthz".into()]);
+        match known.errors.as_slice() {
             [] => text(StatusCode::OK, "ok"),
             errors => text(StatusCode::INTERNAL_SERVER_ERROR, errors.join("\n")),
         }
@@ -229,9 +300,14 @@ impl Server {
                 checkpoint::serve(&self.manager, (namespace, pod, container), &query).await
             }
             ["pods"] | ["runningpods"] => self.pods(),
-            ["stats", "summary"] => stats::serve(&self.manager).await,
+            ["stats", "summary"] => stats::serve(&self.manager, &self.rates).await,
             ["metrics"] => metrics::own(&self.manager).await,
             ["metrics", "resource"] => metrics::resource(&self.manager).await,
+            ["metrics", "probes"] => metrics::probes(&self.manager),
+            ["metrics", "slis"] => {
+                let good = self.manager.shared().health.known().errors.is_empty();
+                metrics::health(good, &self.healthchecks)
+            }
             ["metrics", "cadvisor"] => metrics::cadvisor(&self.manager).await,
             ["configz"] => {
                 json(&serde_json::json!({"kubeletconfig": self.manager.shared().settings.kubelet}))
@@ -250,6 +326,21 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_by_known_words_only() {
+        let shown = |method: Method, path: &str| labels_of(&method, path).join(" ");
+        assert_eq!(
+            shown(Method::GET, "/metrics/cadvisor"),
+            "false GET metrics/cadvisor readwrite"
+        );
+        assert_eq!(shown(Method::POST, "/exec/ns/pod/c"), "true POST exec readwrite");
+        assert_eq!(
+            shown(Method::PATCH, "/metrics/x/y"),
+            "false other other readwrite"
+        );
+        assert_eq!(shown(Method::GET, "/stats/summary"), "false GET stats readwrite");
+    }
 
     #[test]
     fn queries_are_decoded() {

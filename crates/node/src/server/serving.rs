@@ -60,6 +60,7 @@ pub async fn keep(shared: Arc<Shared>, serving: Arc<Serving>) {
                 wait_until(until, &shared.clock).await;
             }
             Err(error) => {
+                shared.tally.server_renewals_failed.count([]);
                 let error = mainstay_base::error::chain(&error);
                 tracing::warn!(error, "no serving certificate from the cluster yet");
                 failures = (failures + 1).min(MOST_FAILURES);

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::rates::Rates;
 use super::{Answer, json as answer, traffic};
 use crate::cgroups::CgroupTree;
 use crate::cgroups::account::{Account, Pressure, Stall};
@@ -21,13 +23,13 @@ fn filesystem(at: &str, fs: Option<Filesystem>, used: Option<u64>) -> Value {
     let fs = fs.unwrap_or_default();
     json!({
         "time": at, "availableBytes": fs.available_bytes, "capacityBytes": fs.capacity_bytes,
-        "usedBytes": used.unwrap_or(fs.capacity_bytes.saturating_sub(fs.available_bytes)),
+        "usedBytes": used.unwrap_or(fs.used_bytes),
         "inodes": fs.inodes, "inodesFree": fs.inodes_free, "inodesUsed": fs.inodes.saturating_sub(fs.inodes_free),
     })
 }
 
-fn container(at: &str, usage: &ContainerUsage, fs: Option<Filesystem>) -> Value {
-    json!({
+fn container(at: &str, usage: &ContainerUsage, fs: Option<Filesystem>, rate: Option<u64>) -> Value {
+    let mut told = json!({
         "name": usage.name,
         "startTime": seconds(usage.started_at),
         "cpu": {"time": at, "usageCoreNanoSeconds": usage.cpu_nanos},
@@ -35,7 +37,16 @@ fn container(at: &str, usage: &ContainerUsage, fs: Option<Filesystem>) -> Value 
             "rssBytes": usage.rss_bytes},
         "rootfs": filesystem(at, fs, Some(usage.rootfs_bytes)),
         "logs": filesystem(at, fs, Some(usage.log_bytes)),
-    })
+    });
+    put_rate(&mut told["cpu"], rate);
+    told
+}
+
+/// Processor time per second, where two readings tell it.
+fn put_rate(cpu: &mut Value, rate: Option<u64>) {
+    if let Some(rate) = rate {
+        cpu["usageNanoCores"] = json!(rate);
+    }
 }
 
 fn seconds(nanos: i64) -> String {
@@ -43,10 +54,13 @@ fn seconds(nanos: i64) -> String {
     mainstay_base::clock::rfc3339_seconds(at)
 }
 
-fn totals(at: &str, account: &Account) -> (Value, Value) {
-    let mut cpu = json!({"time": at, "usageCoreNanoSeconds": account.cpu[0]});
+fn totals(at: &str, account: &Account, rate: Option<u64>) -> (Value, Value) {
+    let usage = account.usage;
+    let mut cpu = json!({"time": at, "usageCoreNanoSeconds": usage.cpu_nanos});
+    put_rate(&mut cpu, rate);
     let mut memory = json!({
-        "time": at, "usageBytes": account.memory, "workingSetBytes": account.working_set, "rssBytes": account.rss,
+        "time": at, "usageBytes": usage.memory_bytes, "workingSetBytes": usage.working_set_bytes,
+        "rssBytes": usage.rss_bytes,
         "pageFaults": account.faults[0], "majorPageFaults": account.faults[1],
     });
     let [of_cpu, of_memory, _] = account.pressure;
@@ -75,13 +89,22 @@ fn put_io(at: &str, account: &Account, place: &mut Value) {
 
 /// Files of a volume, and the filesystem that it is on.
 fn volume(at: &str, name: &str, claim: Option<(&str, &str)>, path: &Path) -> Value {
-    let (bytes, inodes) = disk::usage(path);
-    let mut told = filesystem(at, disk::filesystem(path), Some(bytes));
-    told["inodesUsed"] = json!(inodes);
+    let fs = disk::filesystem(path);
+    let mut told = match claim {
+        // May hold more files than can be counted each time: its filesystem counts.
+        Some((namespace, claim)) => {
+            let mut told = filesystem(at, fs, None);
+            told["pvcRef"] = json!({"name": claim, "namespace": namespace});
+            told
+        }
+        None => {
+            let (bytes, inodes) = disk::usage(path);
+            let mut told = filesystem(at, fs, Some(bytes));
+            told["inodesUsed"] = json!(inodes);
+            told
+        }
+    };
     told["name"] = json!(name);
-    if let Some((namespace, claim)) = claim {
-        told["pvcRef"] = json!({"name": claim, "namespace": namespace});
-    }
     told
 }
 
@@ -105,9 +128,24 @@ struct Around<'a> {
     tree: Option<&'a CgroupTree>,
     fs: Option<Filesystem>,
     runtime: Filesystems,
+    rates: &'a Rates,
+    /// Monotonic time.
+    now: Duration,
 }
 
 impl Around<'_> {
+    fn rate(&self, what: &str, cpu_nanos: u64) -> Option<u64> {
+        self.rates.rate(what, self.now, cpu_nanos)
+    }
+
+    fn totals(&self, path: &str, account: &Account) -> (Value, Value) {
+        totals(self.at, account, self.rate(path, account.usage.cpu_nanos))
+    }
+
+    fn container(&self, usage: &ContainerUsage) -> Value {
+        container(self.at, usage, self.fs, self.rate(&usage.id, usage.cpu_nanos))
+    }
+
     fn pod(&self, usage: &PodUsage) -> Value {
         let (at, fs) = (self.at, self.fs);
         let path = |tree: &CgroupTree| tree.pod_path(qos::class(&usage.pod), podspec::uid(&usage.pod));
@@ -115,7 +153,7 @@ impl Around<'_> {
             .tree
             .and_then(|tree| tree.account(&path(tree)))
             .unwrap_or_default();
-        let (cpu, memory) = totals(at, &account);
+        let (cpu, memory) = self.totals(podspec::uid(&usage.pod), &account);
         let started = usage.pod.status.as_ref().and_then(|s| s.start_time.as_ref());
         let volumes = volumes(at, self.root, &usage.pod);
         let in_volumes: u64 = volumes
@@ -125,10 +163,10 @@ impl Around<'_> {
         let mut told = json!({
             "podRef": {"name": podspec::name(&usage.pod), "namespace": podspec::namespace(&usage.pod), "uid": podspec::uid(&usage.pod)},
             "startTime": started.map_or_else(|| at.to_owned(), |t| seconds(t.0.as_second() * 1_000_000_000)),
-            "containers": usage.containers.iter().map(|c| container(at, c, fs)).collect::<Vec<_>>(),
+            "containers": usage.containers.iter().map(|c| self.container(c)).collect::<Vec<_>>(),
             "cpu": cpu, "memory": memory,
             "ephemeral-storage": filesystem(at, fs, Some(usage.container_disk_bytes() + in_volumes)),
-            "process_stats": {"process_count": account.threads},
+            "process_stats": {"process_count": account.usage.pids},
             "volume": volumes,
         });
         put_io(at, &account, &mut told);
@@ -147,14 +185,14 @@ impl Around<'_> {
         let at = self.at;
         let account = |path: &str| self.tree.and_then(|tree| tree.account(path)).unwrap_or_default();
         let whole = account("/");
-        let (cpu, mut memory) = totals(at, &whole);
-        let available = (shared.facts.memory_bytes as u64).saturating_sub(whole.working_set);
+        let (cpu, mut memory) = self.totals("/", &whole);
+        let available = (shared.facts.memory_bytes as u64).saturating_sub(whole.usage.working_set_bytes);
         memory["availableBytes"] = json!(available);
         let pods = self.tree.map(|tree| account(&tree.class_path(Class::Guaranteed)));
         let system: Vec<Value> = pods
             .iter()
             .map(|pods| {
-                let (cpu, memory) = totals(at, pods);
+                let (cpu, memory) = self.totals("pods", pods);
                 json!({"name": "pods", "startTime": at, "cpu": cpu, "memory": memory})
             })
             .collect();
@@ -188,10 +226,11 @@ fn booted() -> Option<String> {
 }
 
 /// Answers `/stats/summary`.
-pub async fn serve(manager: &Arc<Manager>) -> Answer {
+pub async fn serve(manager: &Arc<Manager>, rates: &Arc<Rates>) -> Answer {
     let shared = manager.shared().clone();
     let pods = of_pods(&shared, manager.pods()).await;
     let runtime = images::filesystems(&shared).await;
+    let rates = rates.clone();
     // Thousands of small files, and every file of every volume.
     let told = tokio::task::spawn_blocking(move || {
         let at = mainstay_base::clock::rfc3339_seconds(shared.clock.now());
@@ -201,7 +240,10 @@ pub async fn serve(manager: &Arc<Manager>) -> Answer {
             tree: shared.cgroups.as_ref(),
             fs: disk::filesystem(&shared.settings.dirs.root),
             runtime,
+            rates: &rates,
+            now: shared.clock.monotonic(),
         };
+        rates.tidy(around.now);
         json!({
             "node": around.node(&shared),
             "pods": pods.iter().map(|usage| around.pod(usage)).collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ use mainstay_testkit::{admin, plane};
 use serde_json::{Value, json};
 
 use crate::machine::{Agent, BUSYBOX, Machine, eventually, on_machine};
+use crate::metrics;
 use crate::rules::{in_phase, joined, node_user};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -82,6 +83,7 @@ fn a_memory_hog_is_evicted_its_neighbour_is_not_and_the_node_recovers() {
         let reserved = (memory_total() - FOR_PODS).to_string();
         settings.kubelet.system_reserved = [("memory".to_owned(), reserved)].into();
         settings.kubelet.eviction_pressure_transition_period = Duration::from_secs(5);
+        let port = metrics::open(&mut settings);
         let agent = Agent::start(settings);
         let create = async |pod: Pod| {
             pods.create(&PostParams::default(), &pod).await.expect("created");
@@ -124,6 +126,9 @@ fn a_memory_hog_is_evicted_its_neighbour_is_not_and_the_node_recovers() {
         })
         .await;
         assert_eq!(told.iter().filter(|r| *r == "Evicted").count(), 1, "{told:?}");
+        let series = "kubelet_evictions{eviction_signal=\"allocatableMemory.available\"}";
+        let own = metrics::read(port, "/metrics").await;
+        assert_eq!(metrics::value(&own, series), Some(1.0), "{own}");
         agent.stop().await;
         plane.stop().await;
     });

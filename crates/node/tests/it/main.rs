@@ -9,6 +9,7 @@ mod holders;
 mod joined;
 mod lives;
 mod machine;
+mod metrics;
 mod plugin;
 mod resize;
 mod rules;

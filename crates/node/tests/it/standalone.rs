@@ -96,7 +96,7 @@ spec:
 }
 
 /// Sends one request to the node's API and returns the whole answer.
-async fn request(port: u16, text: &str) -> String {
+pub async fn request(port: u16, text: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

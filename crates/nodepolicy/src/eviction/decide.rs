@@ -37,6 +37,8 @@ pub struct Memory {
 pub struct Eviction {
     /// The pod.
     pub uid: String,
+    /// What was short: a signal's name, or the pod's own limit.
+    pub signal: &'static str,
     /// For its status and its event.
     pub message: String,
     /// Longest grace in seconds.
@@ -191,6 +193,7 @@ pub fn choose(
     let (message, annotations) = message(threshold, seen, chosen);
     Some(Eviction {
         uid: chosen.uid().to_owned(),
+        signal: threshold.signal.name(),
         message,
         annotations,
         disruption: true,

@@ -61,14 +61,15 @@ fn of_containers(pod: &PodUse, layout: Layout) -> Option<String> {
     })
 }
 
-/// The message when a pod exceeds a limit of its own.
-pub fn exceeded(pod: &PodUse, layout: Layout) -> Option<String> {
+/// Which limit of its own a pod exceeds, in the word of the kubelet's metrics, and the message.
+pub fn exceeded(pod: &PodUse, layout: Layout) -> Option<(&'static str, String)> {
     if !pod.known {
         return None;
     }
-    of_volumes(pod)
-        .or_else(|| of_pod(pod))
-        .or_else(|| of_containers(pod, layout))
+    let named = |name: &'static str, message: Option<String>| message.map(|message| (name, message));
+    named("emptydirfs.limit", of_volumes(pod))
+        .or_else(|| named("ephemeralpodfs.limit", of_pod(pod)))
+        .or_else(|| named("ephemeralcontainerfs.limit", of_containers(pod, layout)))
 }
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ mod tests {
             }],
             ..PodUse::unmeasured(Arc::new(pod))
         };
-        exceeded(&pod, Layout::default())
+        exceeded(&pod, Layout::default()).map(|(limit, message)| format!("{limit}: {message}"))
     }
 
     #[test]
@@ -122,9 +123,9 @@ mod tests {
         assert_eq!(
             texts,
             [
-                "Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\". ",
-                "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ",
-                "Container c exceeded its local ephemeral storage limit \"2Mi\". ",
+                "emptydirfs.limit: Usage of EmptyDir volume \"scratch\" exceeds the limit \"1Mi\". ",
+                "ephemeralpodfs.limit: Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ",
+                "ephemeralcontainerfs.limit: Container c exceeded its local ephemeral storage limit \"2Mi\". ",
                 "-"
             ]
         );

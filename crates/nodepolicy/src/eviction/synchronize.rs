@@ -74,9 +74,10 @@ pub trait Machine: Sync {
 async fn enforce_own_limits(machine: &impl Machine, layout: Layout) -> Vec<Eviction> {
     let pods = machine.pods(Wanted::Limited).await;
     let over = pods.iter().filter_map(|pod| {
-        let message = own_limits::exceeded(pod, layout)?;
+        let (signal, message) = own_limits::exceeded(pod, layout)?;
         (!crate::podspec::is_critical(&pod.pod)).then(|| Eviction {
             uid: pod.uid().to_owned(),
+            signal,
             message,
             grace_seconds: HARD_GRACE_SECONDS,
             annotations: Default::default(),

@@ -87,6 +87,7 @@ pub fn run(args: &NodeArgs) -> Outcome {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_park(crate::small::before_rest)
         .enable_all()
         .build()
         .map_err(failed)?;

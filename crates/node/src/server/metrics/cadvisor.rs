@@ -21,13 +21,13 @@ const FAMILIES: &[(&str, bool, &str, Value)] = &[
         "container_cpu_user_seconds_total",
         true,
         "Cumulative user cpu time consumed in seconds.",
-        |a| Some(seconds(a.cpu[1])),
+        |a| Some(seconds(a.cpu[0])),
     ),
     (
         "container_cpu_system_seconds_total",
         true,
         "Cumulative system cpu time consumed in seconds.",
-        |a| Some(seconds(a.cpu[2])),
+        |a| Some(seconds(a.cpu[1])),
     ),
     (
         "container_cpu_cfs_periods_total",
@@ -51,13 +51,13 @@ const FAMILIES: &[(&str, bool, &str, Value)] = &[
         "container_memory_usage_bytes",
         false,
         "Current memory usage in bytes, including all memory regardless of when it was accessed",
-        |a| Some(a.memory as f64),
+        |a| Some(a.usage.memory_bytes as f64),
     ),
     (
         "container_memory_working_set_bytes",
         false,
         "Current working set in bytes.",
-        |a| Some(a.working_set as f64),
+        |a| Some(a.usage.working_set_bytes as f64),
     ),
     (
         "container_memory_max_usage_bytes",
@@ -66,7 +66,7 @@ const FAMILIES: &[(&str, bool, &str, Value)] = &[
         |a| a.peak.map(|v| v as f64),
     ),
     ("container_memory_rss", false, "Size of RSS in bytes.", |a| {
-        Some(a.rss as f64)
+        Some(a.usage.rss_bytes as f64)
     }),
     (
         "container_memory_cache",
@@ -102,7 +102,7 @@ const FAMILIES: &[(&str, bool, &str, Value)] = &[
         "container_threads",
         false,
         "Number of threads running inside the container",
-        |a| Some(a.threads as f64),
+        |a| Some(a.usage.pids as f64),
     ),
     (
         "container_spec_memory_limit_bytes",
@@ -401,7 +401,7 @@ pub async fn cadvisor(manager: &Arc<Manager>) -> Answer {
     });
     match series.await {
         Ok(series) => join(machine.into_iter().chain(series)),
-        Err(error) => super::text(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => crate::server::text(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
 
@@ -451,7 +451,7 @@ fn cpu(rows: &[Row]) -> Family {
     for row in rows {
         let mut labels = row.named.labels();
         labels.push(("cpu", "total"));
-        family.add(&labels, seconds(row.account.cpu[0]));
+        family.add(&labels, seconds(row.account.usage.cpu_nanos));
     }
     family
 }
@@ -498,6 +498,7 @@ fn of_containers(rows: &[Row], now: u64) -> [Family; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mainstay_base::metrics;
 
     #[test]
     fn values_that_the_kernel_does_not_tell_have_no_series() {
@@ -516,7 +517,7 @@ mod tests {
             ..Account::default()
         };
         let rows = [row("/a", limited), row("/b", Account::default())];
-        let text: String = series(&rows, 7_000_000_000).into_iter().map(|f| f.text).collect();
+        let text = metrics::text(series(&rows, 7_000_000_000));
         let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
         assert_eq!(count("container_cpu_cfs_throttled_seconds_total{"), 1);
         assert!(text.contains("container_cpu_cfs_throttled_seconds_total{container=\"\",id=\"/a\",image=\"\",name=\"\",namespace=\"\",pod=\"\"} 2.5\n"), "{text}");

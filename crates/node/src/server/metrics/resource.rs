@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{Answer, Family, join, seconds};
+use crate::cgroups::CgroupTree;
 use crate::pods::manager::Manager;
-use crate::podspec;
 use crate::usage::measured;
+use crate::{podspec, qos};
 
 /// Answers `/metrics/resource`.
 pub async fn resource(manager: &Arc<Manager>) -> Answer {
@@ -16,16 +17,12 @@ pub async fn resource(manager: &Arc<Manager>) -> Answer {
         .as_ref()
         .and_then(|tree| tree.usage("/"))
         .unwrap_or_default();
-    let swap = |path: &str| {
-        let tree = shared.cgroups.as_ref();
-        tree.and_then(|tree| tree.account(path))
-            .and_then(|account| account.swap)
-    };
+    let swap = |path: &str| shared.cgroups.as_ref().and_then(|tree| tree.swap(path));
     let mut node_swap = Family::gauge(
         "node_swap_usage_bytes",
         "Current swap usage of the node in bytes. Reported only on non-windows systems",
     );
-    if let Some(bytes) = swap("/") {
+    if let Some((bytes, _)) = swap("/") {
         node_swap.add(&[], bytes);
     }
     let mut cpu = Family::counter(
@@ -39,6 +36,14 @@ pub async fn resource(manager: &Arc<Manager>) -> Answer {
     let mut started = Family::gauge(
         "container_start_time_seconds",
         "Start time of the container since unix epoch in seconds",
+    );
+    let mut container_swap = Family::gauge(
+        "container_swap_usage_bytes",
+        "Current amount of the container swap usage in bytes. Reported only on non-windows systems",
+    );
+    let mut swap_limit = Family::gauge(
+        "container_swap_limit_bytes",
+        "Current amount of the container swap limit in bytes. Reported only on non-windows systems",
     );
     let mut pod_cpu = Family::counter(
         "pod_cpu_usage_seconds_total",
@@ -54,6 +59,7 @@ pub async fn resource(manager: &Arc<Manager>) -> Answer {
     );
     for pod in &pods {
         let (namespace, name) = (podspec::namespace(&pod.pod), podspec::name(&pod.pod));
+        let path = |tree: &CgroupTree| tree.pod_path(qos::class(&pod.pod), podspec::uid(&pod.pod));
         for container in &pod.containers {
             let labels = [
                 ("container", container.name.as_str()),
@@ -62,15 +68,26 @@ pub async fn resource(manager: &Arc<Manager>) -> Answer {
             ];
             cpu.add(&labels, seconds(container.cpu_nanos));
             memory.add(&labels, container.working_set_bytes);
-            started.add(&labels, seconds(container.started_at.max(0) as u64));
+            if container.started_at > 0 {
+                started.add(&labels, seconds(container.started_at as u64));
+            }
+            let path = |tree: &CgroupTree| tree.container_path(&path(tree), &container.id);
+            if let Some((bytes, limit)) = shared
+                .cgroups
+                .as_ref()
+                .and_then(path)
+                .and_then(|path| swap(&path))
+            {
+                container_swap.add(&labels, bytes);
+                if let Some(limit) = limit {
+                    swap_limit.add(&labels, limit);
+                }
+            }
         }
         let labels = [("namespace", namespace), ("pod", name)];
         pod_cpu.add(&labels, seconds(pod.cpu_nanos()));
         pod_memory.add(&labels, pod.working_set_bytes());
-        let path = |tree: &crate::cgroups::CgroupTree| {
-            tree.pod_path(crate::qos::class(&pod.pod), podspec::uid(&pod.pod))
-        };
-        if let Some(bytes) = shared.cgroups.as_ref().and_then(|tree| swap(&path(tree))) {
+        if let Some((bytes, _)) = shared.cgroups.as_ref().and_then(|tree| swap(&path(tree))) {
             pod_swap.add(&labels, bytes);
         }
     }
@@ -92,6 +109,15 @@ pub async fn resource(manager: &Arc<Manager>) -> Answer {
         .with(&[], whole.working_set_bytes),
         node_swap,
     ];
-    let of_pods = [cpu, memory, started, pod_cpu, pod_memory, pod_swap];
+    let of_pods = [
+        cpu,
+        memory,
+        started,
+        container_swap,
+        swap_limit,
+        pod_cpu,
+        pod_memory,
+        pod_swap,
+    ];
     join(node.into_iter().chain(of_pods).chain(errors))
 }
