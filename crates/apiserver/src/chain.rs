@@ -23,6 +23,7 @@ use crate::server::Server;
 use mainstay_access::authn::impersonation;
 use mainstay_access::hooks::{Attributes, AuditStage, Audited, Authorize, Decision, Peer, Visible};
 use mainstay_access::info::RequestInfo;
+use mainstay_access::pieces::append;
 use mainstay_access::query::Query;
 use mainstay_access::status::{ApiError, ApiResult, qualified};
 use mainstay_access::user::UserInfo;
@@ -193,10 +194,9 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await;
-    match collected {
+    match tokio::time::timeout(BODY_TIMEOUT, gather(body)).await {
         Err(_) => Err(timed_out()),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             let message = format!("Request entity too large: limit is {BODY_LIMIT}");
             Err(ApiError::new(
@@ -207,6 +207,31 @@ where
         }
         Ok(Err(error)) => Err(ApiError::bad_request(format!("failed to read the body: {error}"))),
     }
+}
+
+/// Puts a body together while it comes: a large one costs no long copy at its end, and a small one none at all.
+async fn gather<B>(body: B) -> Result<Bytes, BoxError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let length = body.size_hint().exact().unwrap_or(0).min(BODY_LIMIT as u64) as usize;
+    let mut body = std::pin::pin!(Limited::new(body, BODY_LIMIT));
+    let (mut first, mut whole) = (Bytes::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            // Room, not yet memory: who says more than it sends takes none.
+            whole.reserve_exact(length.max(first.len() + data.len()));
+            append(&mut whole, &std::mem::take(&mut first));
+        }
+        append(&mut whole, &data);
+    }
+    Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
 async fn identify(server: &Server, parts: &Parts, record: &mut Record) -> ApiResult<Arc<UserInfo>> {
@@ -412,6 +437,37 @@ mod tests {
         drop(work);
         commit.send(()).unwrap();
         assert_eq!(ended.await, Ok(()));
+    }
+
+    fn frames(parts: &[&'static str]) -> impl http_body::Body<Data = Bytes, Error = BoxError> {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| Ok(http_body::Frame::data(Bytes::from(*part))))
+            .collect();
+        http_body_util::StreamBody::new(futures::stream::iter(parts))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_put_together_from_its_frames() {
+        for (parts, expected) in [
+            (&[][..], ""),
+            (&["one"][..], "one"),
+            (&["", "one", "", "two", "three"][..], "onetwothree"),
+        ] {
+            assert_eq!(gather(frames(parts)).await.unwrap(), expected);
+        }
+        let small = Bytes::from_static(b"one frame");
+        let kept = gather(http_body_util::Full::new(small.clone()).map_err(BoxError::from))
+            .await
+            .unwrap();
+        assert_eq!(kept.as_ptr(), small.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_refused_wherever_it_gets_there() {
+        let half: &'static str = "x".repeat(BODY_LIMIT / 2 + 1).leak();
+        let refused = read(frames(&[half, half])).await.unwrap_err();
+        assert_eq!(refused.code, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[tokio::test]

@@ -47,10 +47,10 @@ impl PodSecurity {
     }
 
     fn warn_workload(&self, review: &mut Review, world: &dyn World) {
-        let policy = self.policy(review, world);
         let Some((metadata, spec)) = pod_of(&review.kind, &review.object) else {
             return;
         };
+        let policy = self.policy(review, world);
         let found = describe(&violations(policy.warn, metadata, spec));
         if !found.is_empty() {
             review

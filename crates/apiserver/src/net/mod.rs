@@ -1,21 +1,20 @@
 //! The network front: TLS with client certificates, HTTP/1.1 (with upgrades) and HTTP/2 on one port, limits on
 //! connections and handshakes, graceful drain.
 
+mod streams;
 mod tls;
 mod together;
 
+use streams::{Begun, Streams};
 pub use tls::{Serving, TlsError, server_config};
 use together::Together;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -101,7 +100,8 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         let server = server.clone();
         async move { Ok::<_, std::convert::Infallible>(chain::handle(server, request).await) }
     });
-    let builder = builder();
+    let streams = Streams::default();
+    let builder = builder(streams.begun());
     let stream = Together::new(stream);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service);
     let mut served = std::pin::pin!(served);
@@ -115,6 +115,7 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         }
     };
     let work = std::pin::pin!(work);
+    let work = std::pin::pin!(streams.beside(work));
     let outcome = tokio::select! {
         outcome = stream.drive(work) => outcome,
         () = drained(&ours) => Ok(()),
@@ -130,24 +131,8 @@ async fn drained(server: &Server) {
     tokio::time::sleep(DRAIN_LIMIT).await;
 }
 
-/// Begins a stream's work at once, in the connection's turn; what has to wait gets a task of its own. Most reads never
-/// wait: they cost no task, and their answers leave together.
-#[derive(Clone, Copy)]
-struct AtOnce;
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for AtOnce {
-    fn execute(&self, work: F) {
-        let mut work = Box::pin(work);
-        // The task polls it again, and so registers itself wherever this poll registered nobody.
-        let mut nobody = Context::from_waker(Waker::noop());
-        if work.as_mut().poll(&mut nobody).is_pending() {
-            tokio::spawn(work);
-        }
-    }
-}
-
-fn builder() -> auto::Builder<AtOnce> {
-    let mut builder = auto::Builder::new(AtOnce);
+fn builder(begun: Begun) -> auto::Builder<Begun> {
+    let mut builder = auto::Builder::new(begun);
     builder
         .http1()
         .timer(TokioTimer::new())

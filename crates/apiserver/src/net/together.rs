@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is kept at most; more is written at once. Four TLS records.
 const MOST: usize = 64 << 10;
+/// What a connection reads and writes in one turn, about: then others have theirs, however much this one asked for.
+const SHARE: usize = 256 << 10;
 /// Room for what answers one small request.
 const FIRST: usize = 4 << 10;
 
@@ -27,10 +29,12 @@ struct Kept<S> {
     written: usize,
     /// Between the beginning and the end of a turn, flushing waits.
     turn: bool,
+    /// Bytes that this turn may still read or write.
+    share: usize,
     /// The connection's task, while it lasts: writing wakes that one.
     driver: Option<Waker>,
-    /// Who waits for that task to have written.
-    waits: Option<Waker>,
+    /// Who waits for the end of that task's turn.
+    waits: Vec<Waker>,
     /// Why writing failed at a turn's end; told to whoever reads or writes next.
     failed: Option<io::Error>,
 }
@@ -49,8 +53,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Together<S> {
             buffer: Vec::new(),
             written: 0,
             turn: false,
+            share: 0,
             driver: None,
-            waits: None,
+            waits: Vec::new(),
             failed: None,
         })))
     }
@@ -107,10 +112,14 @@ impl<S> Drop for Ended<'_, S> {
 }
 
 impl<S> Kept<S> {
-    fn wake_waiting(&mut self) {
-        if let Some(waits) = self.waits.take() {
-            waits.wake();
+    fn wait(&mut self, context: &Context<'_>) {
+        if !self.waits.iter().any(|other| other.will_wake(context.waker())) {
+            self.waits.push(context.waker().clone());
         }
+    }
+
+    fn wake_waiting(&mut self) {
+        self.waits.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -121,10 +130,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
 
     fn begin_turn(&mut self, context: &Context<'_>) {
         self.turn = true;
+        self.share = SHARE;
         match &mut self.driver {
             Some(driver) => driver.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
+    }
+
+    /// Ends the turn of a connection that had its share: it goes on when others had theirs.
+    fn spend(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.turn && self.share == 0 {
+            self.wait(context);
+            self.driver.as_ref().unwrap_or(context.waker()).wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// Does what writes: it wakes the connection's task where there is one, and that one the caller.
@@ -138,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
         };
         let polled = step(self, &mut Context::from_waker(&driver));
         if polled.is_pending() {
-            self.waits = Some(context.waker().clone());
+            self.wait(context);
         }
         polled
     }
@@ -157,6 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.share = self.share.saturating_sub(count);
         }
         self.buffer.clear();
         self.written = 0;
@@ -173,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Kept<S> {
         if self.turn && self.buffer.len() < MOST {
             return Poll::Ready(Ok(self.keep(parts)));
         }
+        ready!(self.spend(context));
         self.writing(context, |kept, context| {
             ready!(kept.drain(context))?;
             match kept.turn {
@@ -206,7 +228,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Together<S> {
     ) -> Poll<io::Result<()>> {
         let mut kept = self.0.lock();
         kept.check()?;
-        Pin::new(&mut kept.stream).poll_read(context, buffer)
+        ready!(kept.spend(context));
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut kept.stream).poll_read(context, buffer);
+        kept.share = kept.share.saturating_sub(buffer.filled().len() - before);
+        polled
     }
 }
 
@@ -319,6 +345,36 @@ mod tests {
         let (wrote, read) = tokio::join!(stream.drive(work), peer.read_exact(&mut got));
         assert_eq!((wrote.unwrap(), read.unwrap()), ((), expected.len()));
         assert!(got == expected);
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_the_connections_share() {
+        let (stream, mut peer, _) = pair(4 * SHARE);
+        let mut handle = stream.clone();
+        let work = async move { handle.write_all(&vec![b'x'; 3 * SHARE]).await };
+        let work = std::pin::pin!(work);
+        let mut driven = std::pin::pin!(stream.drive(work));
+        let mut turns = 0;
+        while futures::poll!(driven.as_mut()).is_pending() {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!((2..=4).contains(&turns), "{turns}");
+        let mut got = vec![0; 3 * SHARE];
+        peer.read_exact(&mut got).await.unwrap();
+        assert!(got.iter().all(|letter| *letter == b'x'));
+        // What it reads counts too.
+        peer.write_all(&got[..2 * SHARE]).await.unwrap();
+        let mut handle = stream.clone();
+        let work = async move {
+            let (mut first, mut second) = (vec![0; SHARE], vec![0; SHARE]);
+            handle.read_exact(&mut first).await?;
+            handle.read_exact(&mut second).await.map(drop)
+        };
+        let work = std::pin::pin!(work);
+        let mut driven = std::pin::pin!(stream.drive(work));
+        assert!(futures::poll!(driven.as_mut()).is_pending());
+        driven.await.unwrap();
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
+use mainstay_base::metrics;
 use serde_json::json;
 
 use super::Call;
@@ -91,7 +92,8 @@ fn arch() -> &'static str {
 
 fn metrics(server: &Server) -> Response<Body> {
     let counts = server.caches().counts().into_iter();
-    let text = server.metrics.print(counts, server.lanes.refused());
+    let mut text = server.metrics.print(counts, server.lanes.refused());
+    text += &metrics::text(metrics::process::families());
     respond::plain(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",

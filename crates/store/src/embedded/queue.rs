@@ -56,6 +56,8 @@ struct Queue {
     work: Vec<Work>,
     urgent: bool,
     closing: bool,
+    /// The committer is to be woken.
+    waiting: bool,
     stopped: Option<Arc<str>>,
 }
 
@@ -142,7 +144,8 @@ impl Shared {
         }
         queue.urgent |= !work.is_patient();
         queue.work.push(work);
-        if queue.work.len() == 1 || queue.urgent {
+        if queue.waiting && (queue.work.len() == 1 || queue.urgent) {
+            queue.waiting = false;
             self.wake.notify_one();
         }
         Ok(())
@@ -167,14 +170,20 @@ impl Shared {
 
     /// Takes everything queued, waiting up to `tick` for work; `None` = closing and nothing left.
     pub(crate) fn take(&self, tick: Duration) -> Option<Vec<Work>> {
-        let idle = |queue: &mut Queue| queue.work.is_empty() && !queue.closing;
+        let idle = |queue: &mut Queue| {
+            queue.waiting = queue.work.is_empty() && !queue.closing;
+            queue.waiting
+        };
         let unpoisoned = "no holder of the queue's lock panics";
         let (mut queue, _) = self
             .wake
             .wait_timeout_while(self.queue(), tick, idle)
             .expect(unpoisoned);
         if !queue.work.is_empty() && !queue.urgent && !self.options.linger.is_zero() {
-            let patient = |queue: &mut Queue| !queue.urgent && !queue.closing;
+            let patient = |queue: &mut Queue| {
+                queue.waiting = !queue.urgent && !queue.closing;
+                queue.waiting
+            };
             queue = self
                 .wake
                 .wait_timeout_while(queue, self.options.linger, patient)
