@@ -42,6 +42,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The server without content that `bench apiserver` measures beside the product; runs until it is killed.
+    #[command(hide = true)]
+    BareServer {
+        /// Where its log and its kubeconfig go.
+        folder: PathBuf,
+        /// Its port on the loopback.
+        port: u16,
+    },
     /// Feed parsers with damaged input; the input that breaks one is kept.
     Fuzz {
         /// Only this parser.
@@ -74,6 +82,7 @@ fn main() -> ExitCode {
         Command::Oracle { dir, only } => oracle::run(&dir, only.as_deref()),
         Command::Trial { name } => trial::run(&name).map(|()| true),
         Command::Bench { name, only, json } => bench::run(&name, only.as_deref(), json),
+        Command::BareServer { folder, port } => bench::bare_server(&folder, port).map(|()| true),
         Command::Fuzz {
             name,
             seconds,

@@ -8,6 +8,8 @@ mod nodes;
 mod store;
 pub mod up;
 
+pub use apiserver::bare::serve as bare_server;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 

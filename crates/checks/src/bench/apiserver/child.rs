@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use mainstay_base::clock::{Clock, SystemClock};
 
+use super::bare::KUBECONFIG;
 use super::client::Client;
 
 /// How long a start may take.
@@ -39,15 +40,25 @@ impl Server {
 
     /// The same with more flags.
     pub async fn start_with(folder: &Path, flags: &[String]) -> Result<(Server, Duration)> {
+        Server::wait(folder, |port| spawn(folder, port, flags)).await
+    }
+
+    /// The server without content: see [`super::bare`].
+    pub async fn start_bare(folder: &Path) -> Result<Server> {
+        let started = Server::wait(folder, |port| spawn_bare(folder, port)).await;
+        started.map(|(server, _)| server)
+    }
+
+    async fn wait(folder: &Path, spawn: impl FnOnce(u16) -> Result<Child>) -> Result<(Server, Duration)> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let kubeconfig = folder.join("admin.kubeconfig");
+        let kubeconfig = folder.join(KUBECONFIG);
         if kubeconfig.exists() {
             std::fs::remove_file(&kubeconfig)?;
         }
         let clock = SystemClock::new();
         let begin = clock.monotonic();
         let server = Server {
-            process: spawn(folder, port, flags)?,
+            process: spawn(port)?,
             kubeconfig,
         };
         while clock.monotonic() - begin < START_LIMIT {
@@ -125,4 +136,14 @@ fn spawn(folder: &Path, port: u16, flags: &[String]) -> Result<Child> {
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("failed to start {}", binary.display()))
+}
+
+fn spawn_bare(folder: &Path, port: u16) -> Result<Child> {
+    let started = Command::new(std::env::current_exe()?)
+        .arg("bare-server")
+        .arg(folder)
+        .arg(port.to_string())
+        .stdin(Stdio::null())
+        .spawn();
+    started.context("failed to start the bare server")
 }

@@ -1,6 +1,7 @@
 //! The API server as a process: `mainstay server` on the embedded store with fsync, beside kube-apiserver 1.36.3 with etcd
 //! 3.6.16 as measured on the same kind of machine (2 cores, the client on them too; the published figures).
 
+pub mod bare;
 pub(super) mod child;
 pub(super) mod client;
 mod growth;
@@ -40,6 +41,11 @@ const SELECTED_LISTS: usize = 200;
 const SETTLE: Duration = Duration::from_secs(10);
 const MB: f64 = 1e6;
 
+/// The figure by which machines are compared.
+const LIST: &str = "server CPU, list of 5,000 nodes";
+/// What a server without content needed for that list on the machine on which the targets were set, in milliseconds.
+const LIST_WHERE_TARGETS_COME_FROM: f64 = 23.0;
+
 /// What can be measured alone.
 pub const PARTS: &[&str] = &[
     "start",
@@ -61,6 +67,57 @@ pub fn run(only: Option<&str>) -> Result<Report> {
 }
 
 async fn measure(only: Option<&str>) -> Result<Report> {
+    let limits = limits(only).await?;
+    let mut figures = product(only).await?;
+    for figure in &mut figures {
+        let limit = limits.iter().find(|limit| limit.name == figure.name);
+        if let Some(limit) = limit.filter(|limit| limit.value > 0.0) {
+            let ratio = figure.value / limit.value;
+            let told = format!("bare server {:.3}, {ratio:.1}x; ", limit.value);
+            figure.note.insert_str(0, &told);
+        }
+    }
+    if let Some(list) = limits.iter().find(|limit| limit.name == LIST) {
+        let speed = LIST_WHERE_TARGETS_COME_FROM / list.value;
+        let note = format!(
+            "{LIST_WHERE_TARGETS_COME_FROM} ms on the machine of the targets: this one is now {speed:.2} times as fast"
+        );
+        figures.push(Figure {
+            name: format!("bare {LIST}"),
+            value: list.value,
+            unit: "ms",
+            target: None,
+            note,
+        });
+    }
+    Ok(Report {
+        name: "apiserver",
+        figures,
+    })
+}
+
+/// The same requests to a server that keeps nothing.
+async fn limits(only: Option<&str>) -> Result<Vec<Figure>> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    let folder = tempfile::tempdir()?;
+    let server = Server::start_bare(folder.path()).await?;
+    let client = Arc::new(server.client(CONNECTIONS).await?);
+    let mut figures = Vec::new();
+    if wanted("writes") {
+        writes(&server, &client, &mut figures).await?;
+    }
+    if wanted("heartbeats") {
+        heartbeats(&server, &client, &mut figures).await?;
+    }
+    if wanted("watches") {
+        watches(&server, &mut figures).await?;
+    }
+    // The measure of the machine's speed.
+    lists(&server, &client, &mut figures).await?;
+    Ok(figures)
+}
+
+async fn product(only: Option<&str>) -> Result<Vec<Figure>> {
     let wanted = |parts: &[&str]| only.is_none_or(|only| parts.contains(&only));
     let folder = tempfile::tempdir()?;
     let mut figures = Vec::new();
@@ -107,10 +164,7 @@ async fn measure(only: Option<&str>) -> Result<Report> {
         let name = format!("kill -9, start to readyz, {FILLED} objects");
         figures.push(start_figure(&name, took, 1.0, server.cpu()?));
     }
-    Ok(Report {
-        name: "apiserver",
-        figures,
-    })
+    Ok(figures)
 }
 
 /// `target`: the most that is allowed, or the least when the peer is a rate.
@@ -274,13 +328,7 @@ async fn lists(server: &Server, client: &Arc<Client>, figures: &mut Vec<Figure>)
         200.0 / phase.cpu_ms,
         phase.p50_ms
     );
-    figures.push(figure(
-        "server CPU, list of 5,000 nodes",
-        phase.cpu_ms,
-        "ms",
-        35.0,
-        note,
-    ));
+    figures.push(figure(LIST, phase.cpu_ms, "ms", 35.0, note));
     let asked = client.clone();
     let selected = move |number: usize| {
         let client = asked.clone();
