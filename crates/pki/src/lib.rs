@@ -1,5 +1,6 @@
 //! Certificate authorities, leaf certificates, CSR signing and kubeconfigs.
 
+mod any_server;
 mod authority;
 mod files;
 mod identity;
@@ -7,6 +8,7 @@ mod kubeconfig;
 mod leaf;
 mod request;
 
+pub use any_server::any_server;
 pub use authority::{Authority, Pem};
 pub use files::{FileError, write_private};
 pub use identity::NodeIdentity;

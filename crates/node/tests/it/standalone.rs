@@ -103,7 +103,7 @@ pub async fn request(port: u16, text: &str) -> String {
         .with_safe_default_protocol_versions()
         .expect("versions")
         .dangerous()
-        .with_custom_certificate_verifier(mainstay_node::probes::check::anyone())
+        .with_custom_certificate_verifier(mainstay_pki::any_server())
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
     let Ok(stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else {
