@@ -38,7 +38,8 @@ struct Wanted {
 #[derive(Debug, Default)]
 struct Statuses {
     wanted: HashMap<String, Wanted>,
-    under_way: HashMap<String, Arc<PodStatus>>,
+    /// `None`: of a pod that was forgotten since.
+    under_way: HashMap<String, Option<Arc<PodStatus>>>,
     written: HashMap<String, Arc<PodStatus>>,
     /// Passing conditions that the API server may have, since a write with them began.
     passing: HashMap<String, Vec<&'static str>>,
@@ -48,7 +49,7 @@ impl Statuses {
     /// Takes a status; `false`: nothing is to be done for it.
     fn put(&mut self, uid: String, new: Wanted) -> bool {
         let newest = self.wanted.get(&uid).map(|w| &w.status);
-        let newest = newest.or_else(|| self.under_way.get(&uid));
+        let newest = newest.or_else(|| self.under_way.get(&uid)?.as_ref());
         let newest = newest.or_else(|| self.written.get(&uid));
         if !new.delete && newest == Some(&new.status) {
             return false;
@@ -73,7 +74,7 @@ impl Statuses {
             .filter(|uid| !self.under_way.contains_key(*uid));
         let uid = free.next()?.clone();
         let wanted = self.wanted.remove(&uid)?;
-        self.under_way.insert(uid.clone(), wanted.status.clone());
+        self.under_way.insert(uid.clone(), Some(wanted.status.clone()));
         let now: Vec<&str> = passing(Some(&wanted.status)).collect();
         let had = self.passing.remove(&uid).unwrap_or_default();
         let mut may_have: Vec<&str> = passing(wanted.pod.status.as_ref()).chain(had).collect();
@@ -94,7 +95,7 @@ impl Statuses {
 
     /// Ends a write; `false`: the pod was forgotten meanwhile.
     fn end(&mut self, uid: &str) -> bool {
-        self.under_way.remove(uid).is_some()
+        matches!(self.under_way.remove(uid), Some(Some(_)))
     }
 
     fn is_written(&mut self, uid: String, status: Arc<PodStatus>) {
@@ -120,7 +121,9 @@ impl Statuses {
 
     fn forget(&mut self, uid: &str) {
         self.wanted.remove(uid);
-        self.under_way.remove(uid);
+        self.under_way
+            .entry(uid.to_owned())
+            .and_modify(|status| *status = None);
         self.written.remove(uid);
         self.passing.remove(uid);
     }
@@ -386,7 +389,10 @@ mod tests {
         put(&mut statuses, &["a"]);
         let (uid, first, _) = statuses.begin().expect("waits");
         statuses.forget(&uid);
+        assert!(put(&mut statuses, &["a"]), "it is another pod's");
+        assert!(statuses.begin().is_none(), "the first is still under way");
         statuses.is_written(uid.clone(), first.status);
         assert!(statuses.written.is_empty() && statuses.passing.is_empty());
+        assert!(statuses.begin().is_some());
     }
 }
