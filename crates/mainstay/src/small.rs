@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainstay_host::memory::{give_back_free, processor_time, release_unused, resident_of_files};
+use tokio::runtime::Runtime;
 
 /// How often a service looks at itself.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(250);
 /// Looks after which threads give back what they hold free.
-const ROUND: u32 = 8;
+const ROUND: u32 = 64;
 /// What a service at rest uses of a processor between two looks, at most.
-const REST: Duration = Duration::from_millis(60);
+const REST: Duration = Duration::from_millis(8);
 /// Less of the program's pages than this is not worth giving back.
-const WORTH: usize = 1 << 20;
+const WORTH: usize = 512 << 10;
 
 /// Rounds so far.
 static ROUNDS: AtomicU32 = AtomicU32::new(0);
@@ -23,9 +24,18 @@ thread_local! {
     static GAVE_BACK: Cell<u32> = const { Cell::new(0) };
 }
 
+/// A runtime whose threads give back what they do not use.
+pub fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_park(before_rest)
+        .enable_all()
+        .build()
+}
+
 /// What a runtime's thread does before it rests: once a round it gives back what its work left free. A thread holds on to that
 /// otherwise until it works again.
-pub fn before_rest() {
+fn before_rest() {
     let round = ROUNDS.load(Ordering::Relaxed);
     if GAVE_BACK.replace(round) != round {
         give_back_free();
@@ -98,8 +108,8 @@ mod tests {
             (25, 900, false),
             (25, 905, true),
             // Not worth it.
-            (6, 910, false),
-            (6, 915, false),
+            (5, 910, false),
+            (5, 915, false),
         ] {
             assert_eq!(pages.rests(mapped << 20, millis(used)), gives, "{mapped} {used}");
         }

@@ -78,10 +78,7 @@ pub fn dispatch(args: Args, output: &Output) -> Outcome {
 
 /// Runs a command's asynchronous part to its end.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let runtime = crate::small::runtime();
     let runtime = runtime.map_err(|error| Failure::new("MS-INT-0001", format!("no runtime: {error}")))?;
     runtime.block_on(work)
 }

@@ -39,11 +39,7 @@ const LOCAL: &str = "local";
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ManageArgs) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let runtime = crate::small::runtime().map_err(failed)?;
     runtime.block_on(manage(args))
 }
 

@@ -85,12 +85,7 @@ pub fn run(args: &NodeArgs) -> Outcome {
             "the agent stays as likely to be ended as other processes"
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .on_thread_park(crate::small::before_rest)
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let runtime = crate::small::runtime().map_err(failed)?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         crate::small::keep_small();
