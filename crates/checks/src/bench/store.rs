@@ -1,7 +1,10 @@
-//! The embedded store alone, beside redb in the same run: 64 durable writers over 100,000 objects of 0.5 to 8 KiB.
+//! The embedded store alone, beside redb and a bare log in the same run: 64 durable writers over 100,000 objects of 0.5 to
+//! 8 KiB. The bare log keeps nothing that could be read: what it takes is the machine's part.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,6 +13,7 @@ use mainstay_base::clock::{Clock, SystemClock};
 use mainstay_store::{EmbeddedEngine, Engine, Key, Op, Prefix, Store};
 use tokio::sync::oneshot;
 
+use super::apiserver::bare::{LOG_BYTES, empty_log};
 use super::{Figure, Report};
 
 const WRITERS: usize = 64;
@@ -20,11 +24,11 @@ const VALUE_BYTES: (f64, f64) = (512.0, 8192.0);
 /// What redb's cache may hold, as in the reference measurements.
 const REDB_CACHE_BYTES: usize = 64 << 20;
 
-/// What is written to. Both sides get the same operations from the same seeds.
+/// What is written to. All get the same operations from the same seeds.
 #[derive(Clone)]
 enum Subject {
     Mainstay(Arc<dyn Store>),
-    Redb(std::sync::mpsc::Sender<Write>),
+    Other(Sender<Write>),
 }
 
 struct Write {
@@ -42,40 +46,26 @@ impl Subject {
                 let op = value.map_or_else(|| Op::delete(key.clone()), |value| Op::put(key.clone(), value));
                 store.txn(Vec::new(), vec![op]).await?;
             }
-            Subject::Redb(queue) => {
+            Subject::Other(queue) => {
                 let (done, durable) = oneshot::channel();
                 let key = format!("/registry/pods/{namespace}/pod-{object}");
                 queue
                     .send(Write { key, value, done })
-                    .context("redb's committer is gone")?;
-                durable.await.context("redb's committer failed")?;
+                    .context("the committer is gone")?;
+                durable.await.context("the committer failed")?;
             }
         }
         Ok(())
     }
 }
 
-/// The same group commit around redb: take everything queued, one durable transaction, acknowledge all.
-fn redb_committer(path: &Path) -> Result<std::sync::mpsc::Sender<Write>> {
-    const TABLE: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("objects");
-    let database = redb::Builder::new()
-        .set_cache_size(REDB_CACHE_BYTES)
-        .create(path)?;
-    let (queue, work) = std::sync::mpsc::channel::<Write>();
+/// The same group commit around others: take everything queued, one durable step, acknowledge all.
+fn committer(mut commit: impl FnMut(&[Write]) -> Result<()> + Send + 'static) -> Sender<Write> {
+    let (queue, work) = channel::<Write>();
     std::thread::spawn(move || -> Result<()> {
         while let Ok(first) = work.recv() {
             let batch: Vec<Write> = std::iter::once(first).chain(work.try_iter()).collect();
-            let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(TABLE)?;
-                for write in &batch {
-                    match &write.value {
-                        Some(value) => drop(table.insert(write.key.as_str(), &value[..])?),
-                        None => drop(table.remove(write.key.as_str())?),
-                    }
-                }
-            }
-            transaction.commit()?;
+            commit(&batch)?;
             // A writer that is gone needs no answer.
             for write in batch {
                 let _ = write.done.send(());
@@ -83,7 +73,45 @@ fn redb_committer(path: &Path) -> Result<std::sync::mpsc::Sender<Write>> {
         }
         Ok(())
     });
-    Ok(queue)
+    queue
+}
+
+fn redb(path: &Path) -> Result<Subject> {
+    const TABLE: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("objects");
+    let database = redb::Builder::new()
+        .set_cache_size(REDB_CACHE_BYTES)
+        .create(path)?;
+    Ok(Subject::Other(committer(move |batch| {
+        let transaction = database.begin_write()?;
+        {
+            let mut table = transaction.open_table(TABLE)?;
+            for write in batch {
+                match &write.value {
+                    Some(value) => drop(table.insert(write.key.as_str(), &value[..])?),
+                    None => drop(table.remove(write.key.as_str())?),
+                }
+            }
+        }
+        Ok(transaction.commit()?)
+    })))
+}
+
+fn bare_log(path: &Path) -> Result<Subject> {
+    let log = empty_log(path)?;
+    let mut at = 0;
+    Ok(Subject::Other(committer(move |batch| {
+        let mut bytes = Vec::new();
+        for write in batch {
+            bytes.extend_from_slice(write.key.as_bytes());
+            bytes.extend_from_slice(write.value.as_deref().unwrap_or_default());
+        }
+        if at + bytes.len() > LOG_BYTES {
+            at = 0;
+        }
+        log.write_all_at(&bytes, at as u64)?;
+        at += bytes.len();
+        Ok(log.sync_data()?)
+    })))
 }
 
 /// What this process has used: CPU seconds and bytes sent to disks.
@@ -163,13 +191,17 @@ async fn phase(subject: &Subject, operations: usize, load: bool) -> Result<Phase
     })
 }
 
+/// Copies the log, down to the disk.
 fn copy_log(from: &Path, to: &Path) -> Result<u64> {
     std::fs::create_dir(to)?;
     let mut bytes = 0;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().ends_with(".log") {
-            bytes += std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            let copy = to.join(entry.file_name());
+            bytes += std::fs::copy(entry.path(), &copy)?;
+            // The store has synced what it wrote: what opens it need not wait for that.
+            std::fs::File::open(copy)?.sync_all()?;
         }
     }
     Ok(bytes)
@@ -199,50 +231,57 @@ fn figure(name: &str, value: f64, unit: &'static str, target: Option<f64>, note:
     }
 }
 
-fn figures(ours: &Phase, peer: &Phase) -> Vec<Figure> {
-    let beside = |value: f64, own: f64| format!("redb {value:.1} in this run, ratio {:.2}", own / value);
+fn figures(ours: &Phase, redb: &Phase, bare: &Phase) -> Vec<Figure> {
+    let beside = |of: fn(&Phase) -> f64| {
+        let (own, redb, bare) = (of(ours), of(redb), of(bare));
+        format!(
+            "in this run redb {redb:.1}, ratio {:.2}; bare log {bare:.1}, ratio {:.2}",
+            own / redb,
+            own / bare
+        )
+    };
     vec![
         figure(
             "mixed writes, 64 durable writers",
             ours.operations_per_second,
             "ops/s",
             Some(45_000.0),
-            beside(peer.operations_per_second, ours.operations_per_second),
+            beside(|phase| phase.operations_per_second),
         ),
         figure(
             "CPU per mixed write, driver included",
             ours.cpu_micros,
             "µs",
             Some(25.0),
-            beside(peer.cpu_micros, ours.cpu_micros),
+            beside(|phase| phase.cpu_micros),
         ),
         figure(
             "bytes written / payload, mixed",
             ours.amplification,
             "x",
             Some(1.5),
-            beside(peer.amplification, ours.amplification),
+            beside(|phase| phase.amplification),
         ),
         figure(
             "acknowledgement p50",
             ours.p50,
             "ms",
             None,
-            beside(peer.p50, ours.p50),
+            beside(|phase| phase.p50),
         ),
         figure(
             "acknowledgement p99",
             ours.p99,
             "ms",
             None,
-            beside(peer.p99, ours.p99),
+            beside(|phase| phase.p99),
         ),
         figure(
             "acknowledgement p99.9",
             ours.p999,
             "ms",
             None,
-            beside(peer.p999, ours.p999),
+            beside(|phase| phase.p999),
         ),
     ]
 }
@@ -255,16 +294,17 @@ async fn measure() -> Result<Report> {
     let mixed = phase(&ours, MIXED, false).await?;
     let (opened, objects, bytes) = reopen(dir.path()).await?;
     drop((ours, engine));
-    let redb = Subject::Redb(redb_committer(&dir.path().join("redb"))?);
-    let peer_loaded = phase(&redb, OBJECTS, true).await?;
-    let peer_mixed = phase(&redb, MIXED, false).await?;
-    let mut all = figures(&mixed, &peer_mixed);
+    let bare = phase(&bare_log(&dir.path().join("bare"))?, MIXED, false).await?;
+    let redb = redb(&dir.path().join("redb"))?;
+    let redb_loaded = phase(&redb, OBJECTS, true).await?;
+    let redb_mixed = phase(&redb, MIXED, false).await?;
+    let mut all = figures(&mixed, &redb_mixed, &bare);
     all.push(figure(
         "creates, 100,000 objects",
         loaded.operations_per_second,
         "ops/s",
         None,
-        format!("redb {:.0} in this run", peer_loaded.operations_per_second),
+        format!("redb {:.0} in this run", redb_loaded.operations_per_second),
     ));
     all.push(figure(
         "open after a kill, all served",
@@ -279,7 +319,7 @@ async fn measure() -> Result<Report> {
     })
 }
 
-/// Measures the store and redb with fsync on, in a temporary directory ($TMPDIR must be on a disk, not in memory).
+/// Measures the store, redb and a bare log with fsync on, in a temporary directory ($TMPDIR must be on a disk, not in memory).
 pub fn run() -> Result<Report> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -19,10 +19,9 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mainstay_apiserver::net::{Serving, server_config};
 use mainstay_base::clock::{Clock as _, SystemClock};
 use mainstay_pki::{Authority, Credentials, kubeconfig};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, oneshot};
@@ -35,7 +34,7 @@ pub const KUBECONFIG: &str = "admin.kubeconfig";
 /// As long as the store lets a heartbeat wait for company.
 const LINGER: Duration = Duration::from_millis(5);
 /// The log's size, reserved and written once, so that syncing it changes no metadata.
-const LOG_BYTES: usize = 64 << 20;
+pub const LOG_BYTES: usize = 64 << 20;
 /// Certificates live for a day: longer than any benchmark.
 const LIFE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 /// Events a slow watcher may be behind.
@@ -61,7 +60,7 @@ struct Write {
 
 /// Serves on this port of the loopback until it is killed.
 pub fn serve(folder: &Path, port: u16) -> Result<()> {
-    let log = written(&folder.join("log"))?;
+    let log = empty_log(&folder.join("log"))?;
     let (sender, writes) = channel();
     std::thread::spawn(move || commit(&log, &writes));
     tokio::runtime::Builder::new_multi_thread()
@@ -71,7 +70,8 @@ pub fn serve(folder: &Path, port: u16) -> Result<()> {
         .block_on(accept(folder, port, Answers::new(sender)))
 }
 
-fn written(path: &Path) -> Result<File> {
+/// Makes a log that is to be written over.
+pub fn empty_log(path: &Path) -> Result<File> {
     let log = File::create(path).context("failed to make the log")?;
     log.write_all_at(&vec![0; LOG_BYTES], 0)?;
     log.sync_all()?;
@@ -79,7 +79,7 @@ fn written(path: &Path) -> Result<File> {
 }
 
 async fn accept(folder: &Path, port: u16, answers: Answers) -> Result<()> {
-    let tls = TlsAcceptor::from(Arc::new(identity(folder, port)?));
+    let tls = TlsAcceptor::from(identity(folder, port)?);
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let answers = Arc::new(answers);
     loop {
@@ -89,7 +89,7 @@ async fn accept(folder: &Path, port: u16, answers: Answers) -> Result<()> {
 }
 
 /// Makes a certificate, and the kubeconfig that trusts it.
-fn identity(folder: &Path, port: u16) -> Result<rustls::ServerConfig> {
+fn identity(folder: &Path, port: u16) -> Result<Arc<rustls::ServerConfig>> {
     let now = SystemClock::new().now();
     let authority = Authority::create("bare", now)?;
     let pem = authority.serving("bare", &["127.0.0.1".to_owned()], now, LIFE)?;
@@ -97,15 +97,8 @@ fn identity(folder: &Path, port: u16) -> Result<rustls::ServerConfig> {
     let address = format!("https://127.0.0.1:{port}");
     let text = kubeconfig("bare", &address, &authority.pem().certificate, "bench", &user);
     std::fs::write(folder.join(KUBECONFIG), text)?;
-    let certificate = CertificateDer::from_pem_slice(pem.certificate.as_bytes())?;
-    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes())?;
-    // A second installation in the same process changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(tls)
+    let serving = Serving::new(&pem.certificate, &pem.key)?;
+    Ok(server_config(serving, &authority.pem().certificate)?)
 }
 
 /// Serves one connection; what goes wrong on it is the client's to tell.
@@ -220,5 +213,46 @@ fn commit(log: &File, writes: &Receiver<Write>) {
             // Whoever does not wait any more needs no answer.
             let _ = write.done.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::apiserver::client::Client;
+
+    #[tokio::test]
+    async fn lists_writes_and_events_come_as_the_benchmark_reads_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_owned();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let port = port.expect("a free port").port();
+        let log = empty_log(&path.join("log")).expect("a log");
+        let (sender, writes) = channel();
+        std::thread::spawn(move || commit(&log, &writes));
+        let kubeconfig = path.join(KUBECONFIG);
+        let served = tokio::spawn(async move { accept(&path, port, Answers::new(sender)).await });
+        let client = loop {
+            assert!(!served.is_finished(), "it serves until the test ends");
+            if let Ok(client) = Client::connect(&kubeconfig, 1).await {
+                break client;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        let list = client.get("/api/v1/nodes").await.expect("a list");
+        let list: serde_json::Value = serde_json::from_slice(&list).expect("a document");
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(super::super::NODES));
+        let watch = client.open(Method::GET, "/api/v1/configmaps?watch=1", "", Bytes::new());
+        let mut watch = watch.await.expect("a watch").into_body();
+        for (path, body) in [("/leases/a", "patient"), ("/configmaps/watched", "quick")] {
+            let wrote = client.send(Method::PUT, path, "application/json", body).await;
+            wrote.expect("written");
+        }
+        let event = watch.frame().await.expect("an event").expect("no error");
+        let event: serde_json::Value =
+            serde_json::from_slice(event.data_ref().expect("data")).expect("a document");
+        assert_eq!(event["type"], "MODIFIED");
+        let log = std::fs::read(folder.path().join("log")).expect("the log");
+        assert!(log.starts_with(b"patientquick\0"));
     }
 }
