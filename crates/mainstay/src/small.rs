@@ -8,11 +8,11 @@ use mainstay_host::memory::{give_back_free, processor_time, release_unused, resi
 use tokio::runtime::Runtime;
 
 /// How often a service looks at itself.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(500);
 /// Looks after which threads give back what they hold free.
-const ROUND: u32 = 64;
+const ROUND: u32 = 32;
 /// What a service at rest uses of a processor between two looks, at most.
-const REST: Duration = Duration::from_millis(8);
+const REST: Duration = Duration::from_millis(15);
 /// Less of the program's pages than this is not worth giving back.
 const WORTH: usize = 512 << 10;
 
