@@ -84,10 +84,7 @@ impl Pods {
         let took = self
             .start(vec![pod(&name, &["sleep", "100000"], json!({}))?])
             .await?;
-        self.0
-            .delete(&name, &DeleteParams::default().grace_period(1))
-            .await?;
-        self.until_gone(&name).await?;
+        self.remove(&name).await?;
         Ok(took * 1000.0)
     }
 
@@ -95,6 +92,21 @@ impl Pods {
     pub async fn start_many(&self, count: usize) -> Result<f64> {
         let pods = (0..count).map(|n| pod(&format!("many-{n}"), &["sleep", "100000"], json!({})));
         self.start(pods.collect::<Result<Vec<Pod>>>()?).await
+    }
+
+    /// Removes the pods of [`Pods::start_many`].
+    pub async fn remove_many(&self, count: usize) -> Result<()> {
+        futures::stream::iter(0..count)
+            .map(|number| async move { self.remove(&format!("many-{number}")).await })
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let soon = DeleteParams::default().grace_period(1);
+        self.0.delete(name, &soon).await?;
+        self.until_gone(name).await
     }
 
     async fn until_gone(&self, name: &str) -> Result<()> {

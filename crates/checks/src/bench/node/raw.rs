@@ -17,6 +17,8 @@ use crate::site::world::{IMAGE, World, cgroup};
 
 /// Pods under way at once: more make two processors no faster.
 pub const AT_ONCE: usize = 8;
+/// Of pods that the API does not know.
+const NAMESPACE: &str = "raw";
 /// Mounted into every container by an agent: the account's token, names of hosts, the last words.
 const MOUNTS: [(&str, &str); 3] = [
     ("token", "/var/run/secrets/kubernetes.io/serviceaccount"),
@@ -75,7 +77,7 @@ impl Raw {
 
     fn pod(name: &str) -> Result<Pod> {
         let mut pod = pod(name, &["sleep", "100000"], json!({}))?;
-        pod.metadata.namespace = Some("raw".to_owned());
+        pod.metadata.namespace = Some(NAMESPACE.to_owned());
         pod.metadata.uid = Some(name.to_owned());
         Ok(pod)
     }
@@ -170,11 +172,17 @@ impl Raw {
         Ok(clock.monotonic().as_secs_f64())
     }
 
-    /// Removes every pod.
-    pub async fn remove_all(&self) -> Result<()> {
+    /// Removes the pods of [`Raw::many`].
+    pub async fn remove_many(&self) -> Result<()> {
         let request = v1::ListPodSandboxRequest { filter: None };
         let listed = self.cri.list_sandboxes(request).await?.items;
-        futures::stream::iter(listed)
+        let ours = listed.into_iter().filter(|sandbox| {
+            sandbox
+                .metadata
+                .as_ref()
+                .is_some_and(|m| m.namespace == NAMESPACE)
+        });
+        futures::stream::iter(ours)
             .map(|sandbox| async move { self.remove(&sandbox.id).await })
             .buffer_unordered(AT_ONCE)
             .try_for_each(|()| async { Ok(()) })
