@@ -7,6 +7,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use mainstay_checks::{bench, fuzz, oracle, trial};
 
+/// The binary's own: what is measured in this process (the store, the bare server) allocates as it does there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs oracle tables and benchmarks against the production code.
 #[derive(Debug, Parser)]
 #[command(name = "checks")]
