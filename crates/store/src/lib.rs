@@ -13,6 +13,7 @@ mod embedded;
 mod error;
 mod etcd;
 mod history;
+mod index;
 mod model;
 mod snapshot;
 mod space;

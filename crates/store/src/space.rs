@@ -3,7 +3,7 @@
 //! Conditions are checked against the queued heads; reads see only what is published, that is durable. Revisions are
 //! handed out under the same lock under which the transaction is queued, so queue order is revision order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::codec::Names;
 use crate::error::{Error, Result};
 use crate::history::{History, Scan};
+use crate::index::Index;
 use crate::model::{Class, Condition, Entry, Event, Key, Op, Page, Prefix, Revision};
 
 /// The revision of a keyspace before its first transaction.
@@ -69,7 +70,7 @@ struct Head {
 pub(crate) struct State {
     /// Its number in the log.
     pub id: u32,
-    map: BTreeMap<Key, Slot>,
+    map: Index,
     names: Names,
     queued: HashMap<Key, Head>,
     assigned: u64,
@@ -112,7 +113,7 @@ impl Space {
             uid: uid.into(),
             state: Mutex::new(State {
                 id,
-                map: BTreeMap::new(),
+                map: Index::default(),
                 names: Names::default(),
                 queued: HashMap::new(),
                 assigned: revision,
@@ -189,7 +190,7 @@ impl State {
 
     /// The published revision and all entries: reference counts, no copied values.
     pub(crate) fn copy(&self) -> (u64, Vec<(Key, Slot)>) {
-        let entries = self.map.iter().map(|(key, slot)| (key.clone(), slot.clone()));
+        let entries = self.map.range(..).map(|(key, slot)| (key.clone(), slot.clone()));
         (self.published, entries.collect())
     }
 
@@ -413,7 +414,7 @@ impl State {
     /// Empties a dropped keyspace.
     pub(crate) fn clear(&mut self) {
         self.dropped = true;
-        self.map = BTreeMap::new();
+        self.map = Index::default();
         self.expiries = BTreeSet::new();
         self.live_log_bytes = 0;
         self.history.compact(self.published);
