@@ -25,6 +25,12 @@ pub trait World: Send + Sync {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
     /// Lists a resource, of one namespace or of all (`None`), in key order.
     fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Object>>;
+    /// The pods of a namespace that are bound to a node, in key order.
+    fn pods_of(&self, node: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let mut pods = self.list("core/pods", Some(namespace));
+        pods.retain(|pod| pod.scalar("spec.nodeName") == node);
+        pods
+    }
     /// A number that changes whenever an object of the resource changes: compile rules once per generation.
     fn generation(&self, resource: &str) -> u64;
     /// Waits until everything is seen that was stored before, also by other servers over the same store; as far as the

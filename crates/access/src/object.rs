@@ -125,6 +125,11 @@ impl Object {
         }
     }
 
+    /// Whether the object's bytes hold this text. Texts that JSON escapes are not found.
+    pub fn has_text(&self, text: &str) -> bool {
+        memchr::memmem::find(&self.bytes, text.as_bytes()).is_some()
+    }
+
     /// Parses the object, resourceVersion included.
     pub fn value(&self) -> Value {
         let mut value: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();

@@ -184,22 +184,22 @@ fn related(attributes: &Attributes<'_>, node: &str, world: &dyn World) -> Verdic
     let name = target(attributes);
     let found = match attributes.resource {
         "persistentvolumes" => volume_is_used(name, node, world),
-        kind => pods_of(node, attributes.namespace, world)
-            .iter()
-            .any(|pod| refers(pod, kind, name)),
+        kind => is_referred_to(kind, attributes.namespace, name, node, world),
     };
     when(found, || {
         format!("no relationship found between node '{node}' and this object")
     })
 }
 
-/// The node's pods in a namespace.
-fn pods_of(node: &str, namespace: &str, world: &dyn World) -> Vec<Value> {
-    let pods = world.list("core/pods", Some(namespace));
+/// Whether one of the node's pods names the object. Only pods whose text has the name are read: a full node that starts
+/// asks once for each of its pods, at least.
+fn is_referred_to(kind: &str, namespace: &str, name: &str, node: &str, world: &dyn World) -> bool {
+    let pods = world.pods_of(node, namespace);
+    // The claim of an ephemeral volume is named by two texts of the pod.
+    let is_made_up = kind == "persistentvolumeclaims";
     pods.iter()
-        .filter(|pod| pod.scalar("spec.nodeName") == node)
-        .map(|pod| pod.value())
-        .collect()
+        .filter(|pod| is_made_up || pod.has_text(name))
+        .any(|pod| refers(&pod.value(), kind, name))
 }
 
 fn volume_is_used(volume: &str, node: &str, world: &dyn World) -> bool {
@@ -210,11 +210,7 @@ fn volume_is_used(volume: &str, node: &str, world: &dyn World) -> bool {
         volume.scalar("spec.claimRef.namespace"),
         volume.scalar("spec.claimRef.name"),
     );
-    let pods = pods_of(node, &namespace, world);
-    !claim.is_empty()
-        && pods
-            .iter()
-            .any(|pod| refers(pod, "persistentvolumeclaims", &claim))
+    !claim.is_empty() && is_referred_to("persistentvolumeclaims", &namespace, &claim, node, world)
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -222,7 +218,7 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Tells whether a pod names the object: in volumes, environment, image pull secrets or as its account.
-pub(crate) fn refers(pod: &Value, kind: &str, name: &str) -> bool {
+fn refers(pod: &Value, kind: &str, name: &str) -> bool {
     let spec = &pod["spec"];
     match kind {
         "serviceaccounts" => spec["serviceAccountName"] == name,

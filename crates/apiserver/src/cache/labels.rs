@@ -1,7 +1,9 @@
-//! Finds objects by label without looking at all: for each key that lists select by, the objects by their value of it. A
-//! key's index is made when a list first needs it and follows every change; of too many keys the one that was not asked
-//! for the longest is forgotten. An index finds every object that a selector can match, and selectors have the last word.
+//! Finds objects by label, and pods by their node, without looking at all: for each key that lists select by, the objects by
+//! their value of it. A key's index is made when a list first needs it and follows every change; of too many keys the one
+//! that was not asked for the longest is forgotten. An index finds every object that a selector can match, and selectors
+//! have the last word.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -16,11 +18,21 @@ const KEYS: usize = 8;
 /// Fewer objects are looked through faster than found.
 pub(super) const WORTHWHILE: usize = 128;
 
-/// A key and the values of it that a selector allows.
+/// Stands for the first selectable field among the keys; no label's key is empty.
+pub(super) const FIRST_FIELD: &str = "";
+
+/// A key and the values of it that a selector allows; unset fields are not found.
 #[derive(Debug, Clone)]
 pub(super) struct Term<'a> {
     pub key: &'a str,
     pub values: Vec<&'a str>,
+}
+
+fn value_of<'o>(object: &'o Object, key: &str) -> Option<Cow<'o, str>> {
+    match key {
+        FIRST_FIELD => Some(object.field(0)).filter(|value| !value.is_empty()),
+        label => object.label(label),
+    }
 }
 
 type Place = (Arc<str>, Arc<str>);
@@ -57,7 +69,7 @@ impl LabelIndex {
         }
         let mut made = Key::default();
         for (place, object) in objects {
-            if let Some(value) = object.label(key) {
+            if let Some(value) = value_of(object, key) {
                 made.insert(&value, place, object);
             }
         }
@@ -74,8 +86,8 @@ impl LabelIndex {
     ) {
         for (key, index) in &mut self.keys {
             let place = (namespace.clone(), name.clone());
-            let before = old.and_then(|old| old.label(key));
-            let after = new.and_then(|new| new.label(key));
+            let before = old.and_then(|old| value_of(old, key));
+            let after = new.and_then(|new| value_of(new, key));
             if let Some(value) = before.filter(|before| after.as_ref() != Some(before)) {
                 index.remove(&value, &place);
             }
@@ -205,6 +217,32 @@ mod tests {
         assert_eq!(found(&index, &["x"], Some("b"), Some(("b", "1"))), "b/2");
         assert_eq!(found(&index, &["x"], None, Some(("b", "1"))), "b/2 c/1");
         assert_eq!(found(&index, &["z"], None, None), "");
+    }
+
+    #[test]
+    fn pods_are_found_by_their_node() {
+        let pod = |node: &str| {
+            let json =
+                format!(r#"{{"metadata":{{"name":"1","namespace":"a","uid":"u"}},"spec":{{{node}}}}}"#);
+            Arc::new(Object::new(Bytes::from(json), 1, &["spec.nodeName"]))
+        };
+        let place: Place = ("a".into(), "1".into());
+        let (free, bound) = (pod(""), pod(r#""nodeName":"n""#));
+        let mut index = LabelIndex::default();
+        index.add(FIRST_FIELD, std::iter::once((place.clone(), &free)));
+        let found = |index: &LabelIndex| {
+            let term = Term {
+                key: FIRST_FIELD,
+                values: vec!["n"],
+            };
+            let found = index.find(&term, &PageRequest::default());
+            found.expect("it is indexed").len()
+        };
+        assert_eq!(found(&index), 0);
+        index.change(&place.0, &place.1, Some(&free), Some(&bound));
+        assert_eq!(found(&index), 1);
+        index.change(&place.0, &place.1, Some(&bound), None);
+        assert_eq!(found(&index), 0);
     }
 
     #[test]

@@ -280,6 +280,10 @@ impl World for Caches {
         self.resource(resource).all(namespace)
     }
 
+    fn pods_of(&self, node: &str, namespace: &str) -> Vec<Arc<Object>> {
+        self.resource("core/pods").with_place(node, namespace)
+    }
+
     fn generation(&self, resource: &str) -> u64 {
         self.resource(resource).generation()
     }

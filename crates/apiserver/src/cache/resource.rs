@@ -10,7 +10,7 @@ use mainstay_store::Entry;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::events::Event;
-use super::labels::{LabelIndex, Term, WORTHWHILE};
+use super::labels::{FIRST_FIELD, LabelIndex, Term, WORTHWHILE};
 use super::queue::{self, Receiver, Sender};
 use super::selection::Selection;
 use crate::resources::SelectableField;
@@ -164,6 +164,21 @@ impl ResourceCache {
                 .cloned()
                 .collect(),
         }
+    }
+
+    /// The objects of a namespace whose first selectable field has this value, in key order.
+    pub fn with_place(&self, place: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let term = Term {
+            key: FIRST_FIELD,
+            values: vec![place],
+        };
+        let request = PageRequest {
+            namespace: Some(namespace),
+            ..PageRequest::default()
+        };
+        let inner = self.indexed_by(&term);
+        let found = inner.labels.find(&term, &request);
+        found.into_iter().flatten().cloned().collect()
     }
 
     /// Lists. `applied` is the revision that all caches contained before this call.
@@ -333,9 +348,18 @@ impl ResourceCache {
             return inner;
         };
         drop(inner);
+        self.indexed_by(&term)
+    }
+
+    fn indexed_by(&self, term: &Term<'_>) -> RwLockReadGuard<'_, Inner> {
+        let inner = self.read();
+        if inner.labels.has(term.key) {
+            return inner;
+        }
+        drop(inner);
         let mut inner = self.write();
         if !inner.labels.has(term.key) {
-            inner.index(&term);
+            inner.index(term);
         }
         RwLockWriteGuard::downgrade(inner)
     }
@@ -398,9 +422,9 @@ impl Inner {
         }
     }
 
-    /// The label that an answer to this request should be found by, when it is not indexed yet.
+    /// What an answer to this request should be found by, when it is not indexed yet.
     fn unindexed<'s>(&self, request: &PageRequest<'_>, selection: &'s Selection) -> Option<Term<'s>> {
-        let term = selection.label().filter(|term| !self.labels.has(term.key))?;
+        let term = selection.term().filter(|term| !self.labels.has(term.key))?;
         (self.count_in(request.namespace) >= WORTHWHILE).then_some(term)
     }
 
@@ -482,7 +506,7 @@ impl Inner {
                 .extend(found.filter(|object| selection.matches(object)).cloned());
             return page;
         }
-        let term = selection.label();
+        let term = selection.term();
         match term.and_then(|term| self.labels.find(&term, request)) {
             Some(found) => collect(found.into_iter(), request.limit, selection, &mut page),
             None => {
@@ -610,6 +634,33 @@ mod tests {
             1,
             "namespaces without objects are forgotten"
         );
+    }
+
+    #[test]
+    fn pods_of_a_node_are_found_in_their_namespace() {
+        let field = SelectableField {
+            path: "spec.nodeName".into(),
+            unset: String::new(),
+        };
+        let cache = ResourceCache::new("core/pods".into(), [field].into(), 0);
+        let pod = |namespace: &str, name: &str, node: &str| {
+            let meta = format!(r#""metadata":{{"name":"{name}","namespace":"{namespace}"}}"#);
+            Change {
+                key: Key::new("core/pods", namespace, name),
+                value: Some(format!(r#"{{{meta},"spec":{{"nodeName":"{node}"}}}}"#).into()),
+                prev: None,
+                prev_revision: 0,
+            }
+        };
+        cache.apply(1, &[pod("a", "1", "n"), pod("a", "2", "m"), pod("b", "1", "n")]);
+        let names = |node, namespace| {
+            let found = cache.with_place(node, namespace);
+            let names: Vec<String> = found.iter().map(|pod| pod.name().into_owned()).collect();
+            names.join(" ")
+        };
+        assert_eq!((names("n", "a"), names("m", "b")), ("1".into(), String::new()));
+        cache.apply(2, &[pod("a", "2", "n"), pod("b", "1", "m")]);
+        assert_eq!((names("n", "a"), names("m", "b")), ("1 2".into(), "1".into()));
     }
 
     #[test]

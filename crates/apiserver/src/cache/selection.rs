@@ -6,11 +6,14 @@ use std::collections::HashSet;
 use mainstay_semantics::selector::{FieldSelector, Operator, Requirement, Selector};
 
 use super::events::{Change, Event};
-use super::labels::Term;
+use super::labels::{FIRST_FIELD, Term};
 use crate::resources::{Resource, SelectableField, fields};
 use mainstay_access::hooks::Visible;
 use mainstay_access::object::Object;
 use mainstay_access::status::{ApiError, ApiResult};
+
+/// The field that tells where an object is: few have the same, and lists ask for it often.
+const PLACE: &str = "spec.nodeName";
 
 /// A compiled selection.
 #[derive(Clone, Default)]
@@ -18,6 +21,8 @@ pub struct Selection {
     labels: Selector,
     fields: Vec<FieldTerm>,
     visible: Option<Visible>,
+    /// The resource's objects have a place, which is their first field (pods: their node).
+    placed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -60,6 +65,7 @@ impl Selection {
             labels,
             fields,
             visible: None,
+            placed: resource.fields.first().is_some_and(|first| first.path == PLACE),
         })
     }
 
@@ -89,8 +95,17 @@ impl Selection {
         self.exact(|which| matches!(which, Which::Field { number: 0, .. }))
     }
 
-    /// A label that a selected object must have, with the values that it may have.
-    pub(super) fn label(&self) -> Option<Term<'_>> {
+    /// What a selected object must have, with the values that it may have: a place, or else a label.
+    pub(super) fn term(&self) -> Option<Term<'_>> {
+        let place = self
+            .exact_first_field()
+            .filter(|value| self.placed && !value.is_empty());
+        if let Some(place) = place {
+            return Some(Term {
+                key: FIRST_FIELD,
+                values: vec![place],
+            });
+        }
         let fixes = |one: &&Requirement| {
             matches!(
                 one.operator(),
