@@ -38,6 +38,8 @@ pub struct Manager {
     /// Asks for a listing of the runtime before its turn.
     pub(super) list_wanted: Notify,
     tiers: Mutex<Tiers>,
+    /// The classes will be weighed in a moment.
+    weighing: AtomicBool,
 }
 
 impl Manager {
@@ -51,6 +53,7 @@ impl Manager {
             files_read: AtomicBool::new(false),
             list_wanted: Notify::new(),
             tiers: Mutex::default(),
+            weighing: AtomicBool::new(false),
         })
     }
 
@@ -123,7 +126,7 @@ impl Manager {
         let entry = Entry { inbox, task, refused };
         entries.insert(uid, entry);
         drop(entries);
-        self.weigh_classes();
+        self.weigh_classes_soon();
     }
 
     fn decide(&self, entries: &HashMap<String, Entry>, pod: &Pod) -> Decision {
@@ -239,6 +242,17 @@ impl Manager {
             self.shared.own_node.set(node);
         }
         self.take(pod, false);
+    }
+
+    /// Weighs the classes once for all pods that come in a row: it reads every pod of the node.
+    fn weigh_classes_soon(self: &Arc<Self>) {
+        if !self.weighing.swap(true, Ordering::Relaxed) {
+            let manager = self.clone();
+            tokio::spawn(async move {
+                manager.weighing.store(false, Ordering::Relaxed);
+                manager.weigh_classes();
+            });
+        }
     }
 
     /// Weighs the class cgroups by the requests of the pods that run.
