@@ -411,6 +411,35 @@ mod tests {
         taker.await.unwrap().unwrap();
     }
 
+    /// Whether it was woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_beside_a_connection_that_had_its_share_is_woken_after_its_turn() {
+        let (stream, mut peer, _) = pair(2 * SHARE);
+        peer.write_all(&vec![b'x'; SHARE + 1]).await.unwrap();
+        let (mut handle, mut other) = (stream.clone(), stream.clone());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let work = async move {
+            handle.read_exact(&mut vec![0; SHARE]).await?;
+            let mut byte = [0];
+            let polled = Pin::new(&mut other)
+                .poll_read(&mut Context::from_waker(&waker), &mut ReadBuf::new(&mut byte));
+            assert!(polled.is_pending());
+            io::Result::Ok(())
+        };
+        stream.drive(std::pin::pin!(work)).await.unwrap();
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
     #[tokio::test]
     async fn a_failed_write_wakes_the_work() {
         let (stream, peer, _) = pair(100);

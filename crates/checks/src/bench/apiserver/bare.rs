@@ -236,13 +236,18 @@ mod tests {
         std::thread::spawn(move || commit(&log, &writes));
         let kubeconfig = path.join(KUBECONFIG);
         let served = tokio::spawn(async move { accept(&path, port, Answers::new(sender)).await });
-        let client = loop {
-            assert!(!served.is_finished(), "it serves until the test ends");
-            if let Ok(client) = Client::connect(&kubeconfig, 1).await {
-                break client;
+        let connected = async {
+            loop {
+                assert!(!served.is_finished(), "it serves until the test ends");
+                if let Ok(client) = Client::connect(&kubeconfig, 1).await {
+                    break client;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         };
+        let client = tokio::time::timeout(Duration::from_secs(60), connected)
+            .await
+            .expect("it serves within a minute");
         let list = client.get("/api/v1/nodes").await.expect("a list");
         let list: serde_json::Value = serde_json::from_slice(&list).expect("a document");
         assert_eq!(list["items"].as_array().map(Vec::len), Some(super::super::NODES));
