@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use mainstay_semantics::pod::{PodResources, Without};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use mainstay_semantics::pod::{self, PodResources, Without};
 use mainstay_semantics::qos::{self, Class, OomContext};
-use mainstay_semantics::quantity::Quantity;
+use mainstay_semantics::quantity::{ParseError, Quantity};
 use mainstay_semantics::resource_name::is_pod_level;
 
 use crate::amount::{self, Amounts};
@@ -18,12 +19,47 @@ const MAX_SHARES: i64 = 262_144;
 /// The shortest quota the kernel takes, in microseconds.
 const MIN_QUOTA_US: i64 = 1000;
 
-/// The resource part of a pod's spec.
+/// The resource part of a pod's spec; empty when a quantity in it is none, which an object from the API does not have.
 pub fn resources(spec: &PodSpec) -> PodResources {
-    // Both sides describe the same JSON, so this cannot fail on an object from the API.
-    serde_json::to_value(spec)
-        .and_then(serde_json::from_value)
-        .unwrap_or_default()
+    read(spec).unwrap_or_default()
+}
+
+fn read(spec: &PodSpec) -> Result<PodResources, ParseError> {
+    Ok(PodResources {
+        containers: containers(&spec.containers)?,
+        init_containers: containers(spec.init_containers.as_deref().unwrap_or_default())?,
+        overhead: quantities(spec.overhead.as_ref())?,
+        resources: spec.resources.as_ref().map(halves).transpose()?,
+    })
+}
+
+fn containers(all: &[Container]) -> Result<Vec<pod::Container>, ParseError> {
+    let one = |container: &Container| {
+        Ok(pod::Container {
+            name: container.name.clone(),
+            resources: container
+                .resources
+                .as_ref()
+                .map(halves)
+                .transpose()?
+                .unwrap_or_default(),
+            restart_policy: container.restart_policy.clone(),
+        })
+    };
+    all.iter().map(one).collect()
+}
+
+fn halves(of: &ResourceRequirements) -> Result<pod::Resources, ParseError> {
+    Ok(pod::Resources {
+        requests: quantities(of.requests.as_ref())?,
+        limits: quantities(of.limits.as_ref())?,
+    })
+}
+
+fn quantities(list: Option<&BTreeMap<String, ApiQuantity>>) -> Result<pod::ResourceList, ParseError> {
+    let parsed =
+        |(name, amount): (&String, &ApiQuantity)| Ok((name.clone(), Quantity::parse(amount.0.trim())?));
+    list.into_iter().flatten().map(parsed).collect()
 }
 
 /// The pod's class; one already in its status wins.
@@ -247,6 +283,27 @@ mod tests {
             json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "resources": resources}]}}),
         )
         .expect("valid")
+    }
+
+    /// The part decodes from the whole spec's JSON as well.
+    #[test]
+    fn the_resource_part_is_what_the_json_says() {
+        let spec = json!({
+            "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "1500m"}, "limits": {"memory": "1Gi", "x.io/gpu": "2"}}},
+                {"name": "b"},
+            ],
+            "initContainers": [
+                {"name": "c", "restartPolicy": "Always", "resources": {"requests": {"cpu": "0.1"}}},
+                {"name": "d"},
+            ],
+            "overhead": {"memory": "120Mi"},
+            "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "4"}},
+        });
+        let expected: PodResources = serde_json::from_value(spec.clone()).expect("valid");
+        let read: PodSpec = serde_json::from_value(spec).expect("valid");
+        assert_eq!(resources(&read), expected);
+        assert_eq!(resources(&PodSpec::default()), PodResources::default());
     }
 
     #[test]
